@@ -22,11 +22,11 @@ const TAIL_RESERVE: u32 = 320 + 128;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
-    chunk_size: u32,
-    chunks: u32,
+    pub(crate) chunk_size: u32,
+    pub(crate) chunks: u32,
     headroom: u32,
     tx_metadata_len: u32,
-    unaligned: bool,
+    pub(crate) unaligned: bool,
 }
 
 impl Layout {

@@ -1,0 +1,526 @@
+//! Frame: an owned chunk and the packet in it. Desc: its name in a ring.
+
+use crate::{Umem, sys::Plain};
+use core::fmt;
+use core::marker::PhantomData;
+use core::ops::{Deref, DerefMut};
+use core::ptr::NonNull;
+
+/// A packet's place as a ring carries it: `struct xdp_desc` in `include/uapi/linux/if_xdp.h`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Desc {
+    /// Offset of the packet in the UMEM, in bytes (unaligned: of the chunk, the packet's offset in the top 16 bits).
+    pub addr: u64,
+    /// Of the packet, in bytes.
+    pub len: u32,
+    /// [`CONTINUED`](Self::CONTINUED), [`TX_METADATA`](Self::TX_METADATA).
+    pub options: u32,
+}
+
+const _: () = assert!(size_of::<Desc>() == 16);
+// SAFETY: three integers without padding.
+unsafe impl Plain for Desc {}
+
+impl Desc {
+    /// The packet goes on in the next descriptor: `XDP_PKT_CONTD`. Since Linux 6.6.
+    pub const CONTINUED: u32 = 1;
+    /// A `struct xsk_tx_metadata` lies before the packet: `XDP_TX_METADATA`. Since Linux 6.8.
+    pub const TX_METADATA: u32 = 2;
+}
+
+/// The packet goes on in another frame, whose place is written at the start of this one's chunk. Same bit as the
+/// descriptor's, so that flags become options by a mask.
+const MORE: u8 = Desc::CONTINUED as u8;
+/// The user asks for TX metadata to be honoured. Same bit as the descriptor's.
+const METADATA: u8 = Desc::TX_METADATA as u8;
+/// Bytes at the start of a chunk that a link to the next fragment may take: 16, aligned to 8.
+const LINK: u16 = 24;
+
+/// A chunk of UMEM, owned: while it lives nobody else, the kernel included, touches its bytes.
+///
+/// It derefs to the packet's bytes. A packet of several chunks is its first frame, with the others linked behind
+/// it ([`append`](Self::append)). Handing a frame to a port or a pool moves it:
+///
+/// ```compile_fail,E0382
+/// use xdp_umem::{Layout, Pool, Umem};
+/// let umem = Umem::heap(Layout::new(2048, 4).unwrap());
+/// let mut pool = Pool::new(umem.take_frames().unwrap());
+/// let frame = pool.take().unwrap();
+/// pool.put(frame);
+/// println!("{}", frame.len()); // error[E0382]: borrow of moved value
+/// ```
+///
+/// Safe code cannot make one up, nor copy one, nor keep one longer than its UMEM:
+///
+/// ```compile_fail,E0451
+/// use core::{marker::PhantomData, ptr::NonNull};
+/// let frame = xdp_umem::Frame { // error[E0451]: private fields
+///     chunk: NonNull::dangling(), start: 0, len: 0, size: 2048, port: 0, flags: 0, umem: PhantomData,
+/// };
+/// ```
+/// ```compile_fail,E0133
+/// use xdp_umem::{Desc, Frame, Layout, Umem};
+/// let umem = Umem::heap(Layout::new(2048, 4).unwrap());
+/// let frame = Frame::from_desc(Desc::default(), &umem); // error[E0133]: unsafe
+/// ```
+/// ```compile_fail,E0599
+/// use xdp_umem::{Layout, Umem};
+/// let umem = Umem::heap(Layout::new(2048, 4).unwrap());
+/// let frame = umem.take_frames().unwrap().next().unwrap();
+/// let two = [frame.clone(), frame]; // error[E0599]: no method `clone`
+/// ```
+/// ```compile_fail,E0505
+/// use xdp_umem::{Layout, Umem};
+/// let umem = Umem::heap(Layout::new(2048, 4).unwrap());
+/// let frame = umem.take_frames().unwrap().next().unwrap();
+/// drop(umem); // error[E0505]: moved out while borrowed
+/// println!("{}", frame.len());
+/// ```
+#[must_use = "a frame let go is a chunk lost: hand it to a pool or a port"]
+pub struct Frame<'u> {
+    chunk: NonNull<u8>,
+    start: u16, // where the packet begins in the chunk, in bytes
+    len: u16,   // of the packet, in bytes; start + len <= size
+    size: u16,  // of the chunk, in bytes
+    port: u8,   // it came in by
+    flags: u8,
+    umem: PhantomData<&'u Umem>,
+}
+
+const _: () = assert!(size_of::<Frame<'_>>() == 16, "four frames to a cache line");
+const _: () = assert!(size_of::<Option<Frame<'_>>>() == 16, "and none is a null");
+
+// SAFETY: a frame is the only way to its chunk, so who holds it may touch it, on whatever thread.
+unsafe impl Send for Frame<'_> {}
+// SAFETY: a shared frame only reads.
+unsafe impl Sync for Frame<'_> {}
+
+impl<'u> Frame<'u> {
+    /// Owns the chunk at `chunk`.
+    ///
+    /// # Safety
+    /// `chunk` is the address of a chunk of `umem` which no other frame owns; `start + len` is within its size.
+    #[inline]
+    pub(crate) unsafe fn own(umem: &'u Umem, chunk: u64, start: u32, len: u32) -> Self {
+        Self {
+            chunk: umem.pointer(chunk),
+            start: start as u16,
+            len: len as u16,
+            size: umem.layout().chunk_size() as u16,
+            port: 0,
+            flags: 0,
+            umem: PhantomData,
+        }
+    }
+
+    /// Takes a chunk back, as `Box::from_raw` does: `None` where the descriptor does not lie in one chunk of the
+    /// UMEM (K2) or, with the feature `ledger`, names one that is here already (K1).
+    ///
+    /// # Safety
+    /// No other frame owns the chunk at `desc.addr`.
+    #[inline]
+    pub unsafe fn from_desc(desc: Desc, umem: &'u Umem) -> Option<Self> {
+        let (chunk, start) = umem.split(desc)?;
+        if !umem.give_back(chunk) {
+            return None;
+        }
+        // SAFETY: `split` checked the bounds; that the chunk has no other owner is the caller's promise.
+        Some(unsafe { Self::own(umem, chunk, start, desc.len) })
+    }
+
+    /// Gives the chunk up to be sent, as `Box::into_raw` does. Panics on a frame of another UMEM, or if a further
+    /// fragment is still linked to it (see [`take_rest`](Self::take_rest)).
+    #[inline]
+    pub fn into_desc(self, umem: &Umem) -> Desc {
+        assert!(self.flags & MORE == 0, "fragments go one by one");
+        let chunk = umem.address(self.chunk);
+        umem.lend(chunk);
+        Desc { addr: umem.join(chunk, self.start), len: self.len.into(), options: self.flags.into() }
+    }
+
+    /// Gives the chunk up to be received into: the chunk's address, never the packet's. Panics as
+    /// [`into_desc`](Self::into_desc) does.
+    #[inline]
+    pub fn into_chunk(self, umem: &Umem) -> u64 {
+        assert!(self.flags & MORE == 0, "fragments go one by one");
+        let chunk = umem.address(self.chunk);
+        umem.lend(chunk);
+        chunk
+    }
+
+    /// Panics unless this frame is of `umem`; lends nothing. For whoever must know before it takes the frame over.
+    #[inline]
+    pub fn assert_of(&self, umem: &Umem) {
+        umem.address(self.chunk);
+    }
+
+    /// The port it came in by.
+    #[inline]
+    pub fn port(&self) -> u8 {
+        self.port
+    }
+
+    /// Says which port it came in by.
+    #[inline]
+    pub fn set_port(&mut self, port: u8) {
+        self.port = port;
+    }
+
+    /// Makes the packet empty, to begin where `umem`'s layout has packets begin, as if fresh from [`Umem::take_frames`].
+    #[inline]
+    pub(crate) fn reset(mut self, start: u16) -> Self {
+        self.start = start;
+        self.len = 0;
+        self.flags = 0;
+        self
+    }
+
+    /// The most bytes this frame's packet can have without moving its start.
+    #[inline]
+    pub fn capacity(&self) -> usize {
+        (self.size - self.start) as usize
+    }
+
+    /// Free bytes before the packet.
+    #[inline]
+    pub fn headroom(&self) -> usize {
+        (self.start - self.first()) as usize
+    }
+
+    /// Free bytes behind the packet.
+    #[inline]
+    pub fn tailroom(&self) -> usize {
+        (self.size - self.start - self.len) as usize
+    }
+
+    /// The first byte that a packet may use: behind the link, where there is one.
+    #[inline]
+    fn first(&self) -> u16 {
+        if self.flags & MORE == 0 { 0 } else { LINK }
+    }
+
+    /// Moves the packet's start by `delta` bytes, forward to strip a header, back to make room for one, as
+    /// `bpf_xdp_adjust_head`. `false`, and nothing done, where there is no room. New bytes hold what was there before.
+    #[inline]
+    pub fn adjust_head(&mut self, delta: i32) -> bool {
+        let start = i32::from(self.start).wrapping_add(delta);
+        let len = i32::from(self.len).wrapping_sub(delta);
+        // Both of these bound `delta`, so that neither sum has wrapped.
+        let fits = start >= i32::from(self.first()) && (0..=i32::from(self.size)).contains(&len);
+        if fits && start + len <= i32::from(self.size) {
+            (self.start, self.len) = (start as u16, len as u16);
+            return true;
+        }
+        false
+    }
+
+    /// Moves the packet's end by `delta` bytes, as `bpf_xdp_adjust_tail`. `false`, and nothing done, where there is
+    /// no room. New bytes hold what was there before.
+    #[inline]
+    pub fn adjust_tail(&mut self, delta: i32) -> bool {
+        let len = i32::from(self.len).wrapping_add(delta);
+        let fits = (0..=i32::from(self.size - self.start)).contains(&len);
+        if fits {
+            self.len = len as u16;
+        }
+        fits
+    }
+
+    /// Makes the packet `len` bytes long from where it begins; `false`, and nothing done, where there is no room.
+    #[inline]
+    pub fn set_len(&mut self, len: usize) -> bool {
+        let fits = len <= self.capacity();
+        if fits {
+            self.len = len as u16;
+        }
+        fits
+    }
+
+    /// Makes the packet a copy of `bytes`; `false`, and nothing done, where there is no room.
+    #[inline]
+    pub fn write(&mut self, bytes: &[u8]) -> bool {
+        let fits = self.set_len(bytes.len());
+        if fits {
+            self.copy_from_slice(bytes);
+        }
+        fits
+    }
+
+    /// The bytes before the packet, the nearest last: where an XDP program leaves its metadata.
+    #[inline]
+    pub fn head(&self) -> &[u8] {
+        let first = self.first();
+        // SAFETY: from `first` to `start` lies in the chunk, which is ours; all of it was zeroed when mapped.
+        unsafe {
+            core::slice::from_raw_parts(
+                self.chunk.add(first as usize).as_ptr(),
+                (self.start - first) as usize,
+            )
+        }
+    }
+
+    /// The bytes before the packet, the nearest last: where TX metadata goes.
+    #[inline]
+    pub fn head_mut(&mut self) -> &mut [u8] {
+        let first = self.first();
+        let base = self.chunk.as_ptr();
+        // SAFETY: as in `head`, and `&mut self` makes this the only reference.
+        unsafe { core::slice::from_raw_parts_mut(base.add(first as usize), (self.start - first) as usize) }
+    }
+
+    /// Whether the kernel is asked to look at the TX metadata before the packet.
+    #[inline]
+    pub fn has_tx_metadata(&self) -> bool {
+        self.flags & METADATA != 0
+    }
+
+    /// Asks the kernel, or not, to look at the TX metadata before the packet. Since Linux 6.8.
+    #[inline]
+    pub fn set_tx_metadata(&mut self, on: bool) {
+        self.flags = if on { self.flags | METADATA } else { self.flags & !METADATA };
+    }
+
+    /// Asks the CPU to fetch the packet's first cache line.
+    #[inline]
+    pub fn prefetch(&self) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a hint; it reads nothing, whatever the address.
+        unsafe {
+            use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(self.chunk.as_ptr().add(self.start as usize).cast());
+        }
+    }
+}
+
+/// Packets of several chunks.
+impl<'u> Frame<'u> {
+    /// Whether the packet goes on in another frame.
+    #[inline]
+    pub fn has_more(&self) -> bool {
+        self.flags & MORE != 0
+    }
+
+    /// How many chunks the packet takes.
+    #[inline]
+    pub fn chunks(&self) -> usize {
+        if self.has_more() { self.fragments().count() } else { 1 }
+    }
+
+    /// Of the whole packet, in bytes, over all its fragments. (`len` is of this frame's.)
+    pub fn packet_len(&self) -> usize {
+        self.fragments().map(|fragment| fragment.len()).sum()
+    }
+
+    /// The packet's frames, this one first. Each shows its own bytes.
+    pub fn fragments(&self) -> impl Iterator<Item = &Self> {
+        core::iter::successors(Some(self), |fragment| fragment.next())
+    }
+
+    /// Calls `f` with each fragment's bytes in turn.
+    pub fn for_each_fragment(&mut self, mut f: impl FnMut(&mut [u8])) {
+        let mut fragment = Some(self);
+        while let Some(frame) = fragment {
+            f(frame);
+            fragment = frame.next_mut();
+        }
+    }
+
+    /// Links `fragment` (with whatever follows it) behind the packet's last frame.
+    ///
+    /// # Errors
+    /// Gives it back if the last frame has less than 24 bytes before its packet to write the link in.
+    pub fn append(&mut self, fragment: Self) -> Result<(), Self> {
+        let mut last = self;
+        while last.has_more() {
+            last = last.next_mut().expect("a linked fragment");
+        }
+        if last.start < LINK {
+            return Err(fragment);
+        }
+        // SAFETY: the slot lies within the first LINK bytes of a chunk that is ours, before its packet.
+        unsafe { last.link().write(fragment) };
+        last.flags |= MORE;
+        Ok(())
+    }
+
+    /// Takes off everything behind the first fragment.
+    #[inline]
+    pub fn take_rest(&mut self) -> Option<Self> {
+        if !self.has_more() {
+            return None;
+        }
+        self.flags &= !MORE;
+        // SAFETY: MORE was set, so `append` wrote a frame there, and clearing it makes this the one time it is read.
+        Some(unsafe { self.link().read() })
+    }
+
+    fn next(&self) -> Option<&Self> {
+        // SAFETY: MORE says that `append` wrote a frame there; shared as we are.
+        self.has_more().then(|| unsafe { self.link().as_ref() })
+    }
+
+    fn next_mut(&mut self) -> Option<&mut Self> {
+        // SAFETY: MORE says that `append` wrote a frame there; ours alone as we are.
+        self.has_more().then(|| unsafe { self.link().as_mut() })
+    }
+
+    /// Where the next fragment is written: the first multiple of 8 in the chunk (an unaligned chunk may begin anywhere).
+    fn link(&self) -> NonNull<Self> {
+        let skip = self.chunk.as_ptr().align_offset(align_of::<Self>());
+        debug_assert!(skip + size_of::<Self>() <= LINK as usize);
+        // SAFETY: at most 7 bytes into a chunk of 2048 and more.
+        unsafe { self.chunk.add(skip).cast() }
+    }
+}
+
+impl Deref for Frame<'_> {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: start + len <= size, and the chunk is ours; all of it was zeroed when mapped.
+        unsafe {
+            core::slice::from_raw_parts(self.chunk.add(self.start as usize).as_ptr(), self.len as usize)
+        }
+    }
+}
+
+impl DerefMut for Frame<'_> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        let base = self.chunk.as_ptr();
+        // SAFETY: as in `deref`, and `&mut self` makes this the only reference.
+        unsafe { core::slice::from_raw_parts_mut(base.add(self.start as usize), self.len as usize) }
+    }
+}
+
+impl fmt::Debug for Frame<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Frame")
+            .field("chunk", &self.chunk)
+            .field("start", &self.start)
+            .field("len", &self.len)
+            .field("port", &self.port)
+            .field("more", &self.has_more())
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Layout;
+    use alloc::vec::Vec;
+
+    fn umem() -> Umem {
+        Umem::heap(Layout::new(2048, 8).unwrap())
+    }
+
+    #[test]
+    fn a_packet_survives_the_way_into_a_ring_and_back() {
+        let umem = umem();
+        let mut frame = umem.take_frames().unwrap().nth(1).unwrap();
+        assert!(frame.write(b"hello"));
+        let desc = frame.into_desc(&umem);
+        assert_eq!(desc, Desc { addr: 2048 + 256, len: 5, options: 0 });
+        // SAFETY: the one owner of the chunk was just given up.
+        let frame = unsafe { Frame::from_desc(desc, &umem) }.unwrap();
+        assert_eq!(&frame[..], b"hello");
+        assert_eq!(frame.into_chunk(&umem), 2048);
+    }
+
+    #[test]
+    #[should_panic(expected = "a frame of another UMEM")]
+    fn a_frame_of_another_umem_is_refused() {
+        let (one, other) = (umem(), umem());
+        let frame = one.take_frames().unwrap().next().unwrap();
+        let _ = frame.into_desc(&other);
+    }
+
+    #[test]
+    fn head_and_tail_move_within_the_chunk_and_not_a_byte_further() {
+        let umem = umem();
+        let mut frame = umem.take_frames().unwrap().next().unwrap();
+        assert_eq!((frame.headroom(), frame.capacity()), (256, 1792));
+        assert!(!frame.adjust_head(-257) && !frame.adjust_head(1) && !frame.adjust_tail(-1));
+        for wild in [i32::MIN, i32::MIN + 256, i32::MAX, i32::MAX - 256, 70_000, -70_000] {
+            assert!(!frame.adjust_head(wild) && !frame.adjust_tail(wild), "{wild}");
+        }
+        assert!(frame.adjust_head(-256));
+        assert_eq!((frame.headroom(), frame.len(), frame.tailroom()), (0, 256, 1792));
+        assert!(!frame.adjust_tail(1793) && frame.adjust_tail(1792));
+        assert_eq!(frame.len(), 2048);
+        assert!(!frame.set_len(2049) && frame.set_len(10));
+        assert!(frame.adjust_head(10) && frame.is_empty());
+        let _ = frame;
+    }
+
+    #[test]
+    fn fragments_are_linked_in_order_and_come_apart_in_order() {
+        let umem = umem();
+        let mut frames = umem.take_frames().unwrap();
+        let mut packet = frames.next().unwrap();
+        assert!(packet.write(b"one"));
+        for part in [&b"two"[..], b"three"] {
+            let mut fragment = frames.next().unwrap();
+            assert!(fragment.write(part));
+            packet.append(fragment).unwrap();
+        }
+        assert_eq!((packet.chunks(), packet.packet_len()), (3, 11));
+        packet.for_each_fragment(|bytes| bytes[0] = bytes[0].to_ascii_uppercase());
+        assert_eq!(
+            packet.fragments().map(|f| f.to_vec()).collect::<Vec<_>>(),
+            [&b"One"[..], b"Two", b"Three"]
+        );
+        assert_eq!(packet.headroom(), 256 - 24, "the link is not headroom");
+        assert!(!packet.adjust_head(-233) && packet.adjust_head(-232));
+        let mut rest = packet.take_rest().unwrap();
+        let last = rest.take_rest().unwrap();
+        assert_eq!((&rest[..], &last[..], last.has_more()), (&b"Two"[..], &b"Three"[..], false));
+    }
+
+    #[test]
+    fn no_room_for_a_link_gives_the_fragment_back() {
+        let umem = umem();
+        let mut frames = umem.take_frames().unwrap();
+        let mut packet = frames.next().unwrap();
+        assert!(packet.adjust_head(-250));
+        assert!(packet.append(frames.next().unwrap()).is_err());
+        assert!(!packet.has_more());
+    }
+
+    #[test]
+    #[should_panic(expected = "one by one")]
+    fn a_packet_of_several_frames_is_not_sent_as_one_descriptor() {
+        let umem = umem();
+        let mut frames = umem.take_frames().unwrap();
+        let mut packet = frames.next().unwrap();
+        packet.append(frames.next().unwrap()).unwrap();
+        let _ = packet.into_desc(&umem);
+    }
+
+    #[test]
+    fn links_are_aligned_in_chunks_that_are_not() {
+        let umem = Umem::heap(Layout::unaligned(2049, 8).unwrap());
+        let mut frames: Vec<_> = umem.take_frames().unwrap().collect();
+        let mut packet = frames.remove(1);
+        for frame in frames.drain(..) {
+            packet.append(frame).unwrap();
+        }
+        assert_eq!(packet.chunks(), 8);
+    }
+
+    #[cfg(feature = "ledger")]
+    #[test]
+    fn the_ledger_refuses_an_address_that_comes_back_twice() {
+        let umem = umem();
+        let desc = umem.take_frames().unwrap().next().unwrap().into_desc(&umem);
+        // SAFETY: the first is the chunk's one owner; the second call must make none.
+        unsafe {
+            let frame = Frame::from_desc(desc, &umem);
+            assert!(frame.is_some());
+            assert!(Frame::from_desc(desc, &umem).is_none());
+        }
+    }
+}

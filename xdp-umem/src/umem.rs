@@ -1,0 +1,341 @@
+//! Umem: a region cut in chunks.
+
+use crate::{Desc, Errno, Frame, Layout, Region, RegionOptions};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// Where the packet's offset begins in an address of an unaligned UMEM: `XSK_UNALIGNED_BUF_OFFSET_SHIFT`.
+const OFFSET_SHIFT: u32 = 48;
+
+/// Packet memory shared with the kernel, cut in chunks of one size. It outlives every [`Frame`] cut from it.
+///
+/// ```
+/// use xdp_umem::{Layout, Umem};
+/// let umem = Umem::heap(Layout::new(2048, 64)?);
+/// let frames = umem.take_frames().expect("nobody took them before");
+/// assert_eq!(frames.len(), 64);
+/// assert!(umem.take_frames().is_none(), "a chunk has one owner");
+/// # Ok::<(), xdp_umem::LayoutError>(())
+/// ```
+#[derive(Debug)]
+pub struct Umem {
+    /// Of the first chunk. Kept beside the region for the hot path.
+    base: NonNull<u8>,
+    /// Of all chunks, in bytes.
+    len: u64,
+    layout: Layout,
+    /// Set once the chunks were handed out.
+    taken: AtomicBool,
+    /// Sockets that may still use the chunks, each of which holds a [`Registered`].
+    registered: Arc<AtomicUsize>,
+    #[cfg(feature = "ledger")]
+    ledger: ledger::Ledger,
+    region: Region,
+}
+
+// SAFETY: `base` points into `region`, which is Send; bytes are reached through frames alone.
+unsafe impl Send for Umem {}
+// SAFETY: every shared method works on atomics or on values that never change.
+unsafe impl Sync for Umem {}
+
+impl Umem {
+    /// Maps memory that the kernel can be given.
+    ///
+    /// # Errors
+    /// As [`Region::map`].
+    pub fn new(layout: Layout, options: &RegionOptions) -> Result<Self, Errno> {
+        Ok(Self::over(Region::map(layout.len(), options)?, layout))
+    }
+
+    /// On the heap, for simulation: a socket refuses it.
+    pub fn heap(layout: Layout) -> Self {
+        Self::over(Region::heap(layout.len()), layout)
+    }
+
+    fn over(region: Region, layout: Layout) -> Self {
+        assert!(region.len() >= layout.len(), "the region holds every chunk");
+        Self {
+            base: region.base(),
+            len: layout.len() as u64,
+            layout,
+            taken: AtomicBool::new(false),
+            registered: Arc::default(),
+            #[cfg(feature = "ledger")]
+            ledger: ledger::Ledger::new(layout.chunks()),
+            region,
+        }
+    }
+
+    /// How it is cut.
+    #[inline]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The memory under it.
+    pub fn region(&self) -> &Region {
+        &self.region
+    }
+
+    /// Every chunk as a frame, once: `None` when they were taken before.
+    pub fn take_frames(&self) -> Option<Frames<'_>> {
+        let first = !self.taken.swap(true, Ordering::AcqRel);
+        first.then_some(Frames { umem: self, next: 0, end: self.layout.chunks })
+    }
+
+    /// Makes [`take_frames`](Self::take_frames) hand every chunk out again, after a device was lost with chunks
+    /// on its far side. That no frame lives is what `&mut self` says; that no socket does is counted: `false`,
+    /// and nothing done, while one is registered, be it a forgotten one.
+    pub fn recover(&mut self) -> bool {
+        let free = self.registered.load(Ordering::Acquire) == 0;
+        if free {
+            *self.taken.get_mut() = false;
+            #[cfg(feature = "ledger")]
+            self.ledger.clear();
+        }
+        free
+    }
+
+    /// Counts one more socket that may use the chunks, until the token is dropped.
+    pub fn register(&self) -> Registered {
+        self.registered.fetch_add(1, Ordering::AcqRel);
+        Registered(Arc::clone(&self.registered))
+    }
+
+    /// Where `len` bytes from address `addr` (an offset, as rings carry it) lie, if they lie inside one chunk.
+    /// Who may touch them is the caller's affair.
+    pub fn locate(&self, desc: Desc) -> Option<NonNull<u8>> {
+        let (chunk, start) = self.split(desc)?;
+        // SAFETY: `split` found the chunk and the start inside the region.
+        Some(unsafe { self.base.add(chunk as usize + start as usize) })
+    }
+
+    /// The address of the chunk a ring's address lies in, without its packet's offset; `None` outside the UMEM.
+    pub fn chunk_of(&self, addr: u64) -> Option<u64> {
+        Some(self.split(Desc { addr, len: 0, options: 0 })?.0)
+    }
+
+    /// A descriptor's chunk and the packet's start in it, both in bytes; `None` unless the packet lies inside one
+    /// chunk of this UMEM (K2).
+    #[inline]
+    pub(crate) fn split(&self, desc: Desc) -> Option<(u64, u32)> {
+        let size = self.layout.chunk_size;
+        let (chunk, start) = if self.layout.unaligned {
+            let (chunk, start) = (desc.addr & ((1 << OFFSET_SHIFT) - 1), (desc.addr >> OFFSET_SHIFT) as u32);
+            if chunk % u64::from(size) != 0 {
+                return None;
+            }
+            (chunk, start)
+        } else {
+            let start = desc.addr & u64::from(size - 1);
+            (desc.addr - start, start as u32)
+        };
+        // `len` is a multiple of the chunk size and `chunk` the start of one, so below it lies a whole chunk.
+        let inside = chunk < self.len && start <= size && desc.len <= size - start;
+        inside.then_some((chunk, start))
+    }
+
+    /// The chunk's first byte. `chunk` is from [`split`](Self::split).
+    #[inline]
+    pub(crate) fn pointer(&self, chunk: u64) -> NonNull<u8> {
+        debug_assert!(chunk < self.len);
+        // SAFETY: inside the region, as `split` checked.
+        unsafe { self.base.add(chunk as usize) }
+    }
+
+    /// The address of the chunk that begins at `pointer`. Panics if it is not of this UMEM.
+    #[inline]
+    pub(crate) fn address(&self, pointer: NonNull<u8>) -> u64 {
+        let address = (pointer.as_ptr() as usize).wrapping_sub(self.base.as_ptr() as usize) as u64;
+        assert!(address < self.len, "a frame of another UMEM");
+        address
+    }
+
+    /// A packet's address in a tx ring.
+    #[inline]
+    pub(crate) fn join(&self, chunk: u64, start: u16) -> u64 {
+        if self.layout.unaligned {
+            chunk | u64::from(start) << OFFSET_SHIFT
+        } else {
+            chunk + u64::from(start)
+        }
+    }
+
+    /// Notes that a chunk leaves us.
+    #[inline]
+    pub(crate) fn lend(&self, chunk: u64) {
+        #[cfg(feature = "ledger")]
+        self.ledger.lend((chunk / u64::from(self.layout.chunk_size)) as usize);
+        #[cfg(not(feature = "ledger"))]
+        let _ = chunk;
+    }
+
+    /// Notes that a chunk came back; `false` if it was here already (K1 broken).
+    #[inline]
+    pub(crate) fn give_back(&self, chunk: u64) -> bool {
+        #[cfg(feature = "ledger")]
+        return self.ledger.give_back((chunk / u64::from(self.layout.chunk_size)) as usize);
+        #[cfg(not(feature = "ledger"))]
+        {
+            let _ = chunk;
+            true
+        }
+    }
+}
+
+/// A socket's claim on a [`Umem`]: while it lives, [`Umem::recover`] refuses.
+#[derive(Debug)]
+pub struct Registered(Arc<AtomicUsize>);
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Chunks not yet handed out, as an iterator of frames.
+#[must_use = "frames let go are chunks lost"]
+#[derive(Debug)]
+pub struct Frames<'u> {
+    umem: &'u Umem,
+    next: u32,
+    end: u32,
+}
+
+impl<'u> Frames<'u> {
+    /// The UMEM they are of.
+    pub fn umem(&self) -> &'u Umem {
+        self.umem
+    }
+
+    /// The first `n` of them (all, if there are fewer) as a part of their own.
+    pub fn split_off(&mut self, n: usize) -> Self {
+        let n = n.min(self.len()) as u32;
+        let part = Self { umem: self.umem, next: self.next, end: self.next + n };
+        self.next += n;
+        part
+    }
+
+    /// `n` parts of one size, one for each worker; what does not divide evenly goes to the first.
+    pub fn split(mut self, n: usize) -> Vec<Self> {
+        let each = self.len() / n.max(1);
+        let first = each + self.len() % n.max(1);
+        (0..n).map(|part| self.split_off(if part == 0 { first } else { each })).collect()
+    }
+}
+
+impl<'u> Iterator for Frames<'u> {
+    type Item = Frame<'u>;
+
+    fn next(&mut self) -> Option<Frame<'u>> {
+        if self.next == self.end {
+            return None;
+        }
+        let chunk = u64::from(self.next) * u64::from(self.umem.layout.chunk_size);
+        self.next += 1;
+        // SAFETY: chunks are handed out once (`taken`), each by the one part that holds its number.
+        Some(unsafe { Frame::own(self.umem, chunk, self.umem.layout.packet_start(), 0) })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = (self.end - self.next) as usize;
+        (left, Some(left))
+    }
+}
+
+impl ExactSizeIterator for Frames<'_> {}
+
+/// One byte a chunk: who owns it.
+#[cfg(feature = "ledger")]
+mod ledger {
+    use alloc::boxed::Box;
+    use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
+
+    /// 1 where the chunk is on the far side. A chunk's byte is written by its one owner, so loads and stores do.
+    #[derive(Debug)]
+    pub(super) struct Ledger(Box<[AtomicU8]>);
+
+    impl Ledger {
+        pub(super) fn new(chunks: u32) -> Self {
+            Self((0..chunks).map(|_| AtomicU8::new(0)).collect())
+        }
+
+        pub(super) fn clear(&mut self) {
+            self.0.iter_mut().for_each(|byte| *byte.get_mut() = 0);
+        }
+
+        #[inline]
+        pub(super) fn lend(&self, chunk: usize) {
+            self.0[chunk].store(1, Relaxed);
+        }
+
+        #[inline]
+        pub(super) fn give_back(&self, chunk: usize) -> bool {
+            let lent = self.0[chunk].load(Relaxed) == 1;
+            self.0[chunk].store(0, Relaxed);
+            lent
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_descriptor_is_split_only_inside_one_chunk() {
+        let umem = Umem::heap(Layout::new(2048, 4).unwrap());
+        let split = |addr, len| umem.split(Desc { addr, len, options: 0 });
+        assert_eq!(split(2048 + 256, 1792), Some((2048, 256)));
+        assert_eq!(split(2048 + 256, 1793), None);
+        assert_eq!(split(0, 2048), Some((0, 0)));
+        assert_eq!(split(8191, 1), Some((6144, 2047)));
+        assert_eq!(split(8192, 0), None);
+        assert_eq!(split(u64::MAX, 0), None);
+        assert_eq!(split(0, u32::MAX), None);
+    }
+
+    #[test]
+    fn unaligned_addresses_carry_their_offset_on_top() {
+        let umem = Umem::heap(Layout::unaligned(3000, 4).unwrap());
+        let split = |addr, len| umem.split(Desc { addr, len, options: 0 });
+        assert_eq!(split(3000 | 256 << 48, 2744), Some((3000, 256)));
+        assert_eq!(split(3000 | 256 << 48, 2745), None);
+        assert_eq!(split(3001 | 256 << 48, 1), None, "not the start of a chunk");
+        assert_eq!(split(12_000, 0), None);
+        assert_eq!(split(u64::MAX, 0), None);
+        assert_eq!(umem.join(3000, 256), 3000 | 256 << 48);
+    }
+
+    #[test]
+    fn frames_split_without_losing_a_chunk() {
+        let umem = Umem::heap(Layout::new(2048, 10).unwrap());
+        let parts = umem.take_frames().unwrap().split(3);
+        assert_eq!(parts.iter().map(Frames::len).collect::<Vec<_>>(), [4, 3, 3]);
+        let chunks: Vec<u64> = parts.into_iter().flatten().map(|frame| frame.into_chunk(&umem)).collect();
+        assert_eq!(chunks, (0..10).map(|n| n * 2048).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn chunks_are_handed_out_again_only_when_no_socket_is_registered() {
+        let mut umem = Umem::heap(Layout::new(2048, 2).unwrap());
+        assert_eq!(umem.take_frames().unwrap().len(), 2);
+        let token = umem.register();
+        assert!(!umem.recover());
+        core::mem::forget(umem.register());
+        drop(token);
+        assert!(!umem.recover(), "a forgotten socket still counts");
+        assert!(umem.take_frames().is_none());
+    }
+
+    #[test]
+    fn a_lost_device_gives_its_chunks_back() {
+        let mut umem = Umem::heap(Layout::new(2048, 2).unwrap());
+        assert!(umem.take_frames().is_some());
+        drop(umem.register());
+        assert!(umem.recover());
+        assert_eq!(umem.take_frames().unwrap().len(), 2);
+    }
+}
