@@ -1,5 +1,6 @@
 //! Frame: an owned chunk and the packet in it. Desc: its name in a ring.
 
+use crate::umem::Cut;
 use crate::{Umem, sys::Plain};
 use core::fmt;
 use core::marker::PhantomData;
@@ -30,10 +31,68 @@ impl Desc {
 }
 
 /// The packet goes on in another frame, whose place is written at the start of this one's chunk. Same bit as the
-/// descriptor's, so that flags become options by a mask.
+/// descriptor's, so that flags are options.
 const MORE: u8 = Desc::CONTINUED as u8;
 /// The user asks for TX metadata to be honoured. Same bit as the descriptor's.
 const METADATA: u8 = Desc::TX_METADATA as u8;
+
+/// What a frame knows beside its chunk, in one word, so that a frame travels in two registers:
+/// start (16 bits), len (16), size (16), port (8), flags (8).
+#[derive(Clone, Copy)]
+struct Meta(u64);
+
+impl Meta {
+    /// Start and len 0, but for the size.
+    #[inline]
+    const fn new(start: u16, len: u16, size: u16) -> Self {
+        Self(start as u64 | (len as u64) << 16 | (size as u64) << 32)
+    }
+
+    /// Where the packet begins in the chunk, in bytes.
+    #[inline]
+    const fn start(self) -> u16 {
+        self.0 as u16
+    }
+
+    /// Of the packet, in bytes; `start + len <= size`.
+    #[inline]
+    const fn len(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
+    /// Of the chunk, in bytes.
+    #[inline]
+    const fn size(self) -> u16 {
+        (self.0 >> 32) as u16
+    }
+
+    /// The port it came in by.
+    #[inline]
+    const fn port(self) -> u8 {
+        (self.0 >> 48) as u8
+    }
+
+    #[inline]
+    const fn flags(self) -> u8 {
+        (self.0 >> 56) as u8
+    }
+
+    #[inline]
+    const fn with_place(self, start: u16, len: u16) -> Self {
+        Self(self.0 & !0xffff_ffff | start as u64 | (len as u64) << 16)
+    }
+
+    #[inline]
+    const fn with_port(self, port: u8) -> Self {
+        Self(self.0 & !(0xff << 48) | (port as u64) << 48)
+    }
+
+    #[inline]
+    const fn with_flags(self, flags: u8) -> Self {
+        Self(self.0 & !(0xff << 56) | (flags as u64) << 56)
+    }
+}
+
 /// Bytes at the start of a chunk that a link to the next fragment may take: 16, aligned to 8.
 const LINK: u16 = 24;
 
@@ -56,7 +115,7 @@ const LINK: u16 = 24;
 /// ```compile_fail,E0451
 /// use core::{marker::PhantomData, ptr::NonNull};
 /// let frame = xdp_umem::Frame { // error[E0451]: private fields
-///     chunk: NonNull::dangling(), start: 0, len: 0, size: 2048, port: 0, flags: 0, umem: PhantomData,
+///     chunk: NonNull::dangling(), meta: unimplemented!(), umem: PhantomData,
 /// };
 /// ```
 /// ```compile_fail,E0133
@@ -80,11 +139,7 @@ const LINK: u16 = 24;
 #[must_use = "a frame let go is a chunk lost: hand it to a pool or a port"]
 pub struct Frame<'u> {
     chunk: NonNull<u8>,
-    start: u16, // where the packet begins in the chunk, in bytes
-    len: u16,   // of the packet, in bytes; start + len <= size
-    size: u16,  // of the chunk, in bytes
-    port: u8,   // it came in by
-    flags: u8,
+    meta: Meta,
     umem: PhantomData<&'u Umem>,
 }
 
@@ -100,18 +155,12 @@ impl<'u> Frame<'u> {
     /// Owns the chunk at `chunk`.
     ///
     /// # Safety
-    /// `chunk` is the address of a chunk of `umem` which no other frame owns; `start + len` is within its size.
+    /// `cut` is that of a UMEM borrowed for `'u`, `chunk` the address of a chunk of it which no other frame owns;
+    /// `start + len` is within its size.
     #[inline]
-    pub(crate) unsafe fn own(umem: &'u Umem, chunk: u64, start: u32, len: u32) -> Self {
-        Self {
-            chunk: umem.pointer(chunk),
-            start: start as u16,
-            len: len as u16,
-            size: umem.layout().chunk_size() as u16,
-            port: 0,
-            flags: 0,
-            umem: PhantomData,
-        }
+    pub(crate) unsafe fn own(cut: &Cut, chunk: u64, start: u32, len: u32) -> Self {
+        let meta = Meta::new(start as u16, len as u16, cut.size as u16);
+        Self { chunk: cut.pointer(chunk), meta, umem: PhantomData }
     }
 
     /// Takes a chunk back, as `Box::from_raw` does: `None` where the descriptor does not lie in one chunk of the
@@ -121,30 +170,36 @@ impl<'u> Frame<'u> {
     /// No other frame owns the chunk at `desc.addr`.
     #[inline]
     pub unsafe fn from_desc(desc: Desc, umem: &'u Umem) -> Option<Self> {
-        let (chunk, start) = umem.split(desc)?;
+        let cut = umem.cut();
+        let (chunk, start) = cut.split(desc)?;
         if !umem.give_back(chunk) {
             return None;
         }
         // SAFETY: `split` checked the bounds; that the chunk has no other owner is the caller's promise.
-        Some(unsafe { Self::own(umem, chunk, start, desc.len) })
+        Some(unsafe { Self::own(&cut, chunk, start, desc.len) })
     }
 
     /// Gives the chunk up to be sent, as `Box::into_raw` does. Panics on a frame of another UMEM, or if a further
     /// fragment is still linked to it (see [`take_rest`](Self::take_rest)).
     #[inline]
     pub fn into_desc(self, umem: &Umem) -> Desc {
-        assert!(self.flags & MORE == 0, "fragments go one by one");
-        let chunk = umem.address(self.chunk);
+        assert!(!self.has_more(), "fragments go one by one");
+        let cut = umem.cut();
+        let chunk = cut.address(self.chunk);
         umem.lend(chunk);
-        Desc { addr: umem.join(chunk, self.start), len: self.len.into(), options: self.flags.into() }
+        Desc {
+            addr: cut.join(chunk, self.meta.start()),
+            len: self.meta.len().into(),
+            options: self.meta.flags().into(),
+        }
     }
 
     /// Gives the chunk up to be received into: the chunk's address, never the packet's. Panics as
     /// [`into_desc`](Self::into_desc) does.
     #[inline]
     pub fn into_chunk(self, umem: &Umem) -> u64 {
-        assert!(self.flags & MORE == 0, "fragments go one by one");
-        let chunk = umem.address(self.chunk);
+        assert!(!self.has_more(), "fragments go one by one");
+        let chunk = umem.cut().address(self.chunk);
         umem.lend(chunk);
         chunk
     }
@@ -152,79 +207,73 @@ impl<'u> Frame<'u> {
     /// Panics unless this frame is of `umem`; lends nothing. For whoever must know before it takes the frame over.
     #[inline]
     pub fn assert_of(&self, umem: &Umem) {
-        umem.address(self.chunk);
+        umem.cut().address(self.chunk);
     }
 
     /// The port it came in by.
     #[inline]
     pub fn port(&self) -> u8 {
-        self.port
+        self.meta.port()
     }
 
     /// Says which port it came in by.
     #[inline]
     pub fn set_port(&mut self, port: u8) {
-        self.port = port;
+        self.meta = self.meta.with_port(port);
     }
 
     /// Makes the packet empty, to begin where `umem`'s layout has packets begin, as if fresh from [`Umem::take_frames`].
     #[inline]
     pub(crate) fn reset(mut self, start: u16) -> Self {
-        self.start = start;
-        self.len = 0;
-        self.flags = 0;
+        self.meta = Meta::new(start, 0, self.meta.size());
         self
     }
 
     /// The most bytes this frame's packet can have without moving its start.
     #[inline]
     pub fn capacity(&self) -> usize {
-        (self.size - self.start) as usize
+        (self.meta.size() - self.meta.start()) as usize
     }
 
     /// Free bytes before the packet.
     #[inline]
     pub fn headroom(&self) -> usize {
-        (self.start - self.first()) as usize
+        (self.meta.start() - self.first()) as usize
     }
 
     /// Free bytes behind the packet.
     #[inline]
     pub fn tailroom(&self) -> usize {
-        (self.size - self.start - self.len) as usize
+        self.capacity() - self.len()
     }
 
     /// The first byte that a packet may use: behind the link, where there is one.
     #[inline]
     fn first(&self) -> u16 {
-        if self.flags & MORE == 0 { 0 } else { LINK }
+        if self.has_more() { LINK } else { 0 }
     }
 
     /// Moves the packet's start by `delta` bytes, forward to strip a header, back to make room for one, as
     /// `bpf_xdp_adjust_head`. `false`, and nothing done, where there is no room. New bytes hold what was there before.
     #[inline]
     pub fn adjust_head(&mut self, delta: i32) -> bool {
-        let start = i32::from(self.start).wrapping_add(delta);
-        let len = i32::from(self.len).wrapping_sub(delta);
-        // Both of these bound `delta`, so that neither sum has wrapped.
-        let fits = start >= i32::from(self.first()) && (0..=i32::from(self.size)).contains(&len);
-        if fits && start + len <= i32::from(self.size) {
-            (self.start, self.len) = (start as u16, len as u16);
-            return true;
+        let start = i32::from(self.meta.start()).wrapping_add(delta);
+        let len = i32::from(self.meta.len()).wrapping_sub(delta);
+        // Their sum stays what it was, so that bounding one bounds the other, and neither has wrapped.
+        let end = i32::from(self.meta.start()) + i32::from(self.meta.len());
+        let fits = (i32::from(self.first())..=end).contains(&start) && (0..=end).contains(&len);
+        if fits {
+            self.meta = self.meta.with_place(start as u16, len as u16);
         }
-        false
+        fits
     }
 
     /// Moves the packet's end by `delta` bytes, as `bpf_xdp_adjust_tail`. `false`, and nothing done, where there is
     /// no room. New bytes hold what was there before.
     #[inline]
     pub fn adjust_tail(&mut self, delta: i32) -> bool {
-        let len = i32::from(self.len).wrapping_add(delta);
-        let fits = (0..=i32::from(self.size - self.start)).contains(&len);
-        if fits {
-            self.len = len as u16;
-        }
-        fits
+        let len = i32::from(self.meta.len()).wrapping_add(delta);
+        len >= 0 && self.set_len(len as usize)
     }
 
     /// Makes the packet `len` bytes long from where it begins; `false`, and nothing done, where there is no room.
@@ -232,7 +281,7 @@ impl<'u> Frame<'u> {
     pub fn set_len(&mut self, len: usize) -> bool {
         let fits = len <= self.capacity();
         if fits {
-            self.len = len as u16;
+            self.meta = self.meta.with_place(self.meta.start(), len as u16);
         }
         fits
     }
@@ -255,7 +304,7 @@ impl<'u> Frame<'u> {
         unsafe {
             core::slice::from_raw_parts(
                 self.chunk.add(first as usize).as_ptr(),
-                (self.start - first) as usize,
+                (self.meta.start() - first) as usize,
             )
         }
     }
@@ -266,19 +315,28 @@ impl<'u> Frame<'u> {
         let first = self.first();
         let base = self.chunk.as_ptr();
         // SAFETY: as in `head`, and `&mut self` makes this the only reference.
-        unsafe { core::slice::from_raw_parts_mut(base.add(first as usize), (self.start - first) as usize) }
+        unsafe {
+            core::slice::from_raw_parts_mut(base.add(first as usize), (self.meta.start() - first) as usize)
+        }
+    }
+
+    /// Whether the packet is one frame with something in it and no requests: what a tx ring takes as it is.
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        self.meta.len() != 0 && self.meta.flags() == 0
     }
 
     /// Whether the kernel is asked to look at the TX metadata before the packet.
     #[inline]
     pub fn has_tx_metadata(&self) -> bool {
-        self.flags & METADATA != 0
+        self.meta.flags() & METADATA != 0
     }
 
     /// Asks the kernel, or not, to look at the TX metadata before the packet. Since Linux 6.8.
     #[inline]
     pub fn set_tx_metadata(&mut self, on: bool) {
-        self.flags = if on { self.flags | METADATA } else { self.flags & !METADATA };
+        let flags = self.meta.flags();
+        self.meta = self.meta.with_flags(if on { flags | METADATA } else { flags & !METADATA });
     }
 
     /// Asks the CPU to fetch the packet's first cache line.
@@ -288,7 +346,7 @@ impl<'u> Frame<'u> {
         // SAFETY: a hint; it reads nothing, whatever the address.
         unsafe {
             use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T0>(self.chunk.as_ptr().add(self.start as usize).cast());
+            _mm_prefetch::<_MM_HINT_T0>(self.chunk.as_ptr().add(self.meta.start() as usize).cast());
         }
     }
 }
@@ -298,7 +356,7 @@ impl<'u> Frame<'u> {
     /// Whether the packet goes on in another frame.
     #[inline]
     pub fn has_more(&self) -> bool {
-        self.flags & MORE != 0
+        self.meta.flags() & MORE != 0
     }
 
     /// How many chunks the packet takes.
@@ -335,12 +393,12 @@ impl<'u> Frame<'u> {
         while last.has_more() {
             last = last.next_mut().expect("a linked fragment");
         }
-        if last.start < LINK {
+        if last.meta.start() < LINK {
             return Err(fragment);
         }
         // SAFETY: the slot lies within the first LINK bytes of a chunk that is ours, before its packet.
         unsafe { last.link().write(fragment) };
-        last.flags |= MORE;
+        last.meta = last.meta.with_flags(last.meta.flags() | MORE);
         Ok(())
     }
 
@@ -350,7 +408,7 @@ impl<'u> Frame<'u> {
         if !self.has_more() {
             return None;
         }
-        self.flags &= !MORE;
+        self.meta = self.meta.with_flags(self.meta.flags() & !MORE);
         // SAFETY: MORE was set, so `append` wrote a frame there, and clearing it makes this the one time it is read.
         Some(unsafe { self.link().read() })
     }
@@ -381,7 +439,10 @@ impl Deref for Frame<'_> {
     fn deref(&self) -> &[u8] {
         // SAFETY: start + len <= size, and the chunk is ours; all of it was zeroed when mapped.
         unsafe {
-            core::slice::from_raw_parts(self.chunk.add(self.start as usize).as_ptr(), self.len as usize)
+            core::slice::from_raw_parts(
+                self.chunk.add(self.meta.start() as usize).as_ptr(),
+                self.meta.len() as usize,
+            )
         }
     }
 }
@@ -391,7 +452,9 @@ impl DerefMut for Frame<'_> {
     fn deref_mut(&mut self) -> &mut [u8] {
         let base = self.chunk.as_ptr();
         // SAFETY: as in `deref`, and `&mut self` makes this the only reference.
-        unsafe { core::slice::from_raw_parts_mut(base.add(self.start as usize), self.len as usize) }
+        unsafe {
+            core::slice::from_raw_parts_mut(base.add(self.meta.start() as usize), self.meta.len() as usize)
+        }
     }
 }
 
@@ -399,9 +462,9 @@ impl fmt::Debug for Frame<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Frame")
             .field("chunk", &self.chunk)
-            .field("start", &self.start)
-            .field("len", &self.len)
-            .field("port", &self.port)
+            .field("start", &self.meta.start())
+            .field("len", &self.meta.len())
+            .field("port", &self.port())
             .field("more", &self.has_more())
             .finish()
     }

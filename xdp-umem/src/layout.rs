@@ -26,7 +26,7 @@ pub struct Layout {
     pub(crate) chunks: u32,
     headroom: u32,
     tx_metadata_len: u32,
-    pub(crate) unaligned: bool,
+    unaligned: bool,
 }
 
 impl Layout {

@@ -152,6 +152,15 @@ pub fn socket(domain: c_int, kind: c_int, protocol: c_int) -> Result<Fd, Errno> 
     check(unsafe { libc::socket(domain, kind | libc::SOCK_CLOEXEC, protocol) }).map(Fd)
 }
 
+/// `if_nametoindex`: an interface's index in the thread's network namespace; ENODEV if there is none.
+pub fn if_nametoindex(name: &CStr) -> Result<u32, Errno> {
+    // SAFETY: the name is a live C string.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => Err(Errno::last()),
+        index => Ok(index),
+    }
+}
+
 /// `bind` to an address of any family.
 pub fn bind<T: Plain>(fd: &Fd, address: &T) -> Result<(), Errno> {
     // SAFETY: the address is live for its size, without padding (`Plain`).

@@ -21,10 +21,7 @@ const OFFSET_SHIFT: u32 = 48;
 /// ```
 #[derive(Debug)]
 pub struct Umem {
-    /// Of the first chunk. Kept beside the region for the hot path.
-    base: NonNull<u8>,
-    /// Of all chunks, in bytes.
-    len: u64,
+    cut: Cut,
     layout: Layout,
     /// Set once the chunks were handed out.
     taken: AtomicBool,
@@ -35,10 +32,66 @@ pub struct Umem {
     region: Region,
 }
 
-// SAFETY: `base` points into `region`, which is Send; bytes are reached through frames alone.
-unsafe impl Send for Umem {}
-// SAFETY: every shared method works on atomics or on values that never change.
-unsafe impl Sync for Umem {}
+/// Where the chunks lie: what the hot path needs to know of a UMEM, small enough to be copied into registers for a burst.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cut {
+    /// Of the first chunk.
+    base: NonNull<u8>,
+    /// Of all chunks, in bytes.
+    len: u64,
+    /// Of a chunk, in bytes.
+    pub(crate) size: u32,
+    unaligned: bool,
+}
+
+// SAFETY: the pointer is into the UMEM's region, which is Send; bytes are reached through frames alone.
+unsafe impl Send for Cut {}
+// SAFETY: it never changes.
+unsafe impl Sync for Cut {}
+
+impl Cut {
+    /// A descriptor's chunk and the packet's start in it, both in bytes; `None` unless the packet lies inside one
+    /// chunk of this UMEM (K2).
+    #[inline]
+    pub(crate) fn split(&self, desc: Desc) -> Option<(u64, u32)> {
+        if self.unaligned {
+            return self.split_unaligned(desc);
+        }
+        let start = desc.addr as u32 & (self.size - 1);
+        // `len` is a multiple of the chunk size, so below it lies a whole chunk.
+        let inside = desc.addr < self.len && desc.len <= self.size - start;
+        inside.then_some((desc.addr - u64::from(start), start))
+    }
+
+    #[cold]
+    fn split_unaligned(&self, desc: Desc) -> Option<(u64, u32)> {
+        let (chunk, start) = (desc.addr & ((1 << OFFSET_SHIFT) - 1), (desc.addr >> OFFSET_SHIFT) as u32);
+        let inside = chunk < self.len && start <= self.size && desc.len <= self.size - start;
+        (inside && chunk % u64::from(self.size) == 0).then_some((chunk, start))
+    }
+
+    /// The chunk's first byte. `chunk` is from [`split`](Self::split).
+    #[inline]
+    pub(crate) fn pointer(&self, chunk: u64) -> NonNull<u8> {
+        debug_assert!(chunk < self.len);
+        // SAFETY: inside the region, as `split` checked.
+        unsafe { self.base.add(chunk as usize) }
+    }
+
+    /// The address of the chunk that begins at `pointer`. Panics if it is not of this UMEM.
+    #[inline]
+    pub(crate) fn address(&self, pointer: NonNull<u8>) -> u64 {
+        let address = (pointer.as_ptr() as usize).wrapping_sub(self.base.as_ptr() as usize) as u64;
+        assert!(address < self.len, "a frame of another UMEM");
+        address
+    }
+
+    /// A packet's address in a tx ring.
+    #[inline]
+    pub(crate) fn join(&self, chunk: u64, start: u16) -> u64 {
+        if self.unaligned { chunk | u64::from(start) << OFFSET_SHIFT } else { chunk + u64::from(start) }
+    }
+}
 
 impl Umem {
     /// Maps memory that the kernel can be given.
@@ -57,8 +110,12 @@ impl Umem {
     fn over(region: Region, layout: Layout) -> Self {
         assert!(region.len() >= layout.len(), "the region holds every chunk");
         Self {
-            base: region.base(),
-            len: layout.len() as u64,
+            cut: Cut {
+                base: region.base(),
+                len: layout.len() as u64,
+                size: layout.chunk_size(),
+                unaligned: layout.is_unaligned(),
+            },
             layout,
             taken: AtomicBool::new(false),
             registered: Arc::default(),
@@ -107,60 +164,28 @@ impl Umem {
     /// Where `len` bytes from address `addr` (an offset, as rings carry it) lie, if they lie inside one chunk.
     /// Who may touch them is the caller's affair.
     pub fn locate(&self, desc: Desc) -> Option<NonNull<u8>> {
-        let (chunk, start) = self.split(desc)?;
+        let (chunk, start) = self.cut.split(desc)?;
         // SAFETY: `split` found the chunk and the start inside the region.
-        Some(unsafe { self.base.add(chunk as usize + start as usize) })
+        Some(unsafe { self.cut.base.add(chunk as usize + start as usize) })
+    }
+
+    /// Where a received packet will turn out to lie, unchecked: for a prefetch, never to be read through.
+    #[inline]
+    pub fn hint(&self, addr: u64) -> *const u8 {
+        // The offset an unaligned address has on top is its packet's; an aligned one has nothing there.
+        let offset = (addr & ((1 << OFFSET_SHIFT) - 1)) + (addr >> OFFSET_SHIFT);
+        self.cut.base.as_ptr().wrapping_add(offset as usize)
     }
 
     /// The address of the chunk a ring's address lies in, without its packet's offset; `None` outside the UMEM.
     pub fn chunk_of(&self, addr: u64) -> Option<u64> {
-        Some(self.split(Desc { addr, len: 0, options: 0 })?.0)
+        Some(self.cut.split(Desc { addr, len: 0, options: 0 })?.0)
     }
 
-    /// A descriptor's chunk and the packet's start in it, both in bytes; `None` unless the packet lies inside one
-    /// chunk of this UMEM (K2).
+    /// Where its chunks lie.
     #[inline]
-    pub(crate) fn split(&self, desc: Desc) -> Option<(u64, u32)> {
-        let size = self.layout.chunk_size;
-        let (chunk, start) = if self.layout.unaligned {
-            let (chunk, start) = (desc.addr & ((1 << OFFSET_SHIFT) - 1), (desc.addr >> OFFSET_SHIFT) as u32);
-            if chunk % u64::from(size) != 0 {
-                return None;
-            }
-            (chunk, start)
-        } else {
-            let start = desc.addr & u64::from(size - 1);
-            (desc.addr - start, start as u32)
-        };
-        // `len` is a multiple of the chunk size and `chunk` the start of one, so below it lies a whole chunk.
-        let inside = chunk < self.len && start <= size && desc.len <= size - start;
-        inside.then_some((chunk, start))
-    }
-
-    /// The chunk's first byte. `chunk` is from [`split`](Self::split).
-    #[inline]
-    pub(crate) fn pointer(&self, chunk: u64) -> NonNull<u8> {
-        debug_assert!(chunk < self.len);
-        // SAFETY: inside the region, as `split` checked.
-        unsafe { self.base.add(chunk as usize) }
-    }
-
-    /// The address of the chunk that begins at `pointer`. Panics if it is not of this UMEM.
-    #[inline]
-    pub(crate) fn address(&self, pointer: NonNull<u8>) -> u64 {
-        let address = (pointer.as_ptr() as usize).wrapping_sub(self.base.as_ptr() as usize) as u64;
-        assert!(address < self.len, "a frame of another UMEM");
-        address
-    }
-
-    /// A packet's address in a tx ring.
-    #[inline]
-    pub(crate) fn join(&self, chunk: u64, start: u16) -> u64 {
-        if self.layout.unaligned {
-            chunk | u64::from(start) << OFFSET_SHIFT
-        } else {
-            chunk + u64::from(start)
-        }
+    pub(crate) fn cut(&self) -> Cut {
+        self.cut
     }
 
     /// Notes that a chunk leaves us.
@@ -236,7 +261,7 @@ impl<'u> Iterator for Frames<'u> {
         let chunk = u64::from(self.next) * u64::from(self.umem.layout.chunk_size);
         self.next += 1;
         // SAFETY: chunks are handed out once (`taken`), each by the one part that holds its number.
-        Some(unsafe { Frame::own(self.umem, chunk, self.umem.layout.packet_start(), 0) })
+        Some(unsafe { Frame::own(&self.umem.cut, chunk, self.umem.layout.packet_start(), 0) })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -287,7 +312,7 @@ mod tests {
     #[test]
     fn a_descriptor_is_split_only_inside_one_chunk() {
         let umem = Umem::heap(Layout::new(2048, 4).unwrap());
-        let split = |addr, len| umem.split(Desc { addr, len, options: 0 });
+        let split = |addr, len| umem.cut.split(Desc { addr, len, options: 0 });
         assert_eq!(split(2048 + 256, 1792), Some((2048, 256)));
         assert_eq!(split(2048 + 256, 1793), None);
         assert_eq!(split(0, 2048), Some((0, 0)));
@@ -300,13 +325,13 @@ mod tests {
     #[test]
     fn unaligned_addresses_carry_their_offset_on_top() {
         let umem = Umem::heap(Layout::unaligned(3000, 4).unwrap());
-        let split = |addr, len| umem.split(Desc { addr, len, options: 0 });
+        let split = |addr, len| umem.cut.split(Desc { addr, len, options: 0 });
         assert_eq!(split(3000 | 256 << 48, 2744), Some((3000, 256)));
         assert_eq!(split(3000 | 256 << 48, 2745), None);
         assert_eq!(split(3001 | 256 << 48, 1), None, "not the start of a chunk");
         assert_eq!(split(12_000, 0), None);
         assert_eq!(split(u64::MAX, 0), None);
-        assert_eq!(umem.join(3000, 256), 3000 | 256 << 48);
+        assert_eq!(umem.cut.join(3000, 256), 3000 | 256 << 48);
     }
 
     #[test]
