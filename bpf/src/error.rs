@@ -81,6 +81,12 @@ impl fmt::Display for AttachError {
             Self::System { operation, object, errno, remedy } => {
                 write!(f, "{operation} {object}: {errno}; {remedy}")
             }
+            Self::Verifier { program, errno: errno @ Errno::E2BIG, log } => {
+                write!(
+                    f,
+                    "load program {program}: {errno}; too many ways through it for the verifier, use fewer rules:\n{log}"
+                )
+            }
             Self::Verifier { program, errno, log } => {
                 write!(
                     f,
