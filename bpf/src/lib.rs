@@ -33,6 +33,10 @@ extern crate alloc;
 #[cfg(not(target_os = "linux"))]
 compile_error!("AF_XDP is Linux only: build for a Linux target");
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod attachment;
 mod error;
 pub mod insn;

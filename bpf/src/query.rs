@@ -90,6 +90,9 @@ pub fn attached(ifindex: u32) -> Result<Option<Attached>, AttachError> {
 
 /// The program's id and mode, by rtnetlink: `IFLA_XDP` of `RTM_GETLINK`.
 fn program_ids(ifindex: u32) -> Result<Option<(Option<Mode>, u32)>, Errno> {
+    if ifindex == 0 || i32::try_from(ifindex).is_err() {
+        return Err(Errno::ENODEV); // the kernel would call the question malformed
+    }
     let socket = xdp_umem::sys::socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE)?;
     sys::send(&socket, &request(ifindex))?;
     let mut message = vec![0; MESSAGE];
