@@ -24,7 +24,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::str::FromStr;
 
-use Reg::{R0, R1, R2, R3, R4, R5, R6, R7, R8, R9};
+use Reg::{R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, R10};
 
 const ETH_P_IP: u16 = 0x0800;
 const ETH_P_ARP: u16 = 0x0806;
@@ -418,6 +418,9 @@ impl Rules {
         let judge = code.label();
         code.push(Insn::load(Size::Half, ETHER_TYPE, AT, 12));
         code.push(Insn::alu(Alu::Add, AT, ETH_HLEN));
+        if protocol {
+            code.push(Insn::store_imm(Size::Word, FRAME, OFFSET, ETH_HLEN));
+        }
         if vlan {
             code.push(Insn::mov(VLAN, ABSENT));
         }
@@ -442,10 +445,13 @@ impl Rules {
             }
             code.push(Insn::load(Size::Half, ETHER_TYPE, AT, 2));
             code.push(Insn::alu(Alu::Add, AT, 4));
+            if protocol {
+                code.push(Insn::store_imm(Size::Word, FRAME, OFFSET, ETH_HLEN + 4 * (tag as i32 + 1)));
+            }
         }
         code.bind(untagged);
         if protocol {
-            emit_ip(code, judge, ports);
+            emit_ip(code, judge, vlan, ports);
         }
         code.bind(judge);
     }
@@ -574,7 +580,17 @@ const CONTEXT: Reg = R6;
 const MAC: Reg = R7; // four bytes as they lie, the last two above them
 const END: Reg = R8;
 const AT: Reg = R9; // the next header; free once the facts are known
+const SCRATCH: Reg = R5; // until the source port is known
+const FAR: Reg = R9; // an offset in the packet, once pointers are left behind
+const FAR_PROTOCOL: Reg = R8;
+const FRAME: Reg = R10;
 const ABSENT: i32 = 0x1_0000; // no 16-bit value
+
+// What lies in the frame.
+const KEPT_VLAN: i16 = -8;
+const KEPT_ETHER_TYPE: i16 = -16;
+const OFFSET: i16 = -24; // of the IP header in the packet
+const BUFFER: i16 = -48; // 24 bytes
 
 const ETH_HLEN: i32 = 14;
 const MD_DATA: i16 = 0; // offsets in struct xdp_md
@@ -582,6 +598,7 @@ const MD_DATA_END: i16 = 4;
 const MD_RX_QUEUE_INDEX: i16 = 16;
 const XDP_PASS: i32 = 2;
 const REDIRECT_MAP: i32 = 51; // BPF_FUNC_redirect_map
+const XDP_LOAD_BYTES: i32 = 189; // BPF_FUNC_xdp_load_bytes, since Linux 5.18
 
 /// A 16-bit constant as a load from the packet shows it.
 fn wire(value: u16) -> i32 {
@@ -595,9 +612,12 @@ fn emit_within(code: &mut Assembler, len: i32, short: Label) {
     code.jump(Cond::Gt, R0, END, short);
 }
 
-/// From the ethertype to the protocol and, if wanted, the ports; goes on at `judge` when there is nothing more to know.
-fn emit_ip(code: &mut Assembler, judge: Label, ports: bool) {
-    let (ipv6, transport) = (code.label(), code.label());
+/// From the ethertype to the protocol and, if wanted, the ports; goes on at `judge`, which comes next.
+///
+/// Where headers have the usual lengths this is done by pointers and constants alone. Behind IPv4 options and IPv6 extensions
+/// the packet is read by a helper: without `CAP_PERFMON` the verifier lets no variable be added to a packet's pointer.
+fn emit_ip(code: &mut Assembler, judge: Label, vlan: bool, ports: bool) {
+    let (ipv6, transport, far_transport, far_end) = (code.label(), code.label(), code.label(), code.label());
     code.jump(Cond::Eq, ETHER_TYPE, wire(ETH_P_IPV6), ipv6);
     code.jump(Cond::Ne, ETHER_TYPE, wire(ETH_P_IP), judge);
 
@@ -607,13 +627,21 @@ fn emit_ip(code: &mut Assembler, judge: Label, ports: bool) {
     code.jump(Cond::Gt, R0, 0x4f, judge); // version above 4
     code.push(Insn::load(Size::Byte, PROTOCOL, AT, 9));
     if ports {
-        code.push(Insn::load(Size::Half, R0, AT, 6));
-        code.jump(Cond::Set, R0, wire(0x1fff), judge); // not the first fragment
-        code.push(Insn::load(Size::Byte, R0, AT, 0));
+        let options = code.label();
+        code.push(Insn::load(Size::Half, SCRATCH, AT, 6));
+        code.push(Insn::alu(Alu::And, SCRATCH, wire(0x1fff)));
+        code.push(Insn::alu(Alu::Add, AT, 20));
+        code.jump(Cond::Ne, R0, 0x45, options);
+        code.jump(Cond::Eq, SCRATCH, 0, transport); // the first fragment, or the whole
+        code.push(Insn::mov(SRC_PORT, ABSENT));
+        code.goto(judge);
+        code.bind(options);
+        emit_go_far(code, vlan);
+        code.jump(Cond::Ne, SCRATCH, 0, far_end);
         code.push(Insn::alu(Alu::And, R0, 0xf));
         code.push(Insn::alu(Alu::Lsh, R0, 2));
-        code.push(Insn::alu(Alu::Add, AT, R0));
-        code.goto(transport);
+        code.push(Insn::alu(Alu::Add, FAR, R0));
+        code.goto(far_transport);
     } else {
         code.goto(judge);
     }
@@ -625,32 +653,15 @@ fn emit_ip(code: &mut Assembler, judge: Label, ports: bool) {
     code.jump(Cond::Ne, R0, 6, judge);
     code.push(Insn::load(Size::Byte, PROTOCOL, AT, 6));
     code.push(Insn::alu(Alu::Add, AT, 40));
-    for _ in 0..EXTENSIONS {
-        let (fragment, options, next) = (code.label(), code.label(), code.label());
-        code.jump(Cond::Eq, PROTOCOL, i32::from(FRAGMENT), fragment);
-        code.jump(Cond::Eq, PROTOCOL, i32::from(HOP_BY_HOP), options);
-        code.jump(Cond::Eq, PROTOCOL, i32::from(ROUTING), options);
-        code.jump(Cond::Ne, PROTOCOL, i32::from(DESTINATION_OPTIONS), transport);
-        code.bind(options);
-        emit_within(code, 8, judge);
-        code.push(Insn::load(Size::Byte, PROTOCOL, AT, 0));
-        code.push(Insn::load(Size::Byte, R0, AT, 1));
-        code.push(Insn::alu(Alu::Add, R0, 1));
-        code.push(Insn::alu(Alu::Lsh, R0, 3));
-        code.push(Insn::alu(Alu::Add, AT, R0));
-        code.goto(next);
-        code.bind(fragment);
-        emit_within(code, 8, judge);
-        code.push(Insn::load(Size::Byte, PROTOCOL, AT, 0));
-        code.push(Insn::load(Size::Half, R0, AT, 2));
-        code.push(Insn::alu(Alu::Add, AT, 8));
-        code.jump(Cond::Set, R0, wire(0xfff8), judge); // not the first fragment
-        code.bind(next);
+    let extensions = code.label();
+    for extension in [HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION_OPTIONS] {
+        code.jump(Cond::Eq, PROTOCOL, i32::from(extension), extensions);
     }
 
     code.bind(transport);
     if ports {
         let whole = code.label();
+        code.push(Insn::mov(SRC_PORT, ABSENT)); // it was SCRATCH
         code.push(Insn::mov(R0, AT));
         code.push(Insn::alu(Alu::Add, R0, 8));
         code.jump(Cond::Eq, PROTOCOL, i32::from(UDP), whole);
@@ -658,11 +669,89 @@ fn emit_ip(code: &mut Assembler, judge: Label, ports: bool) {
         code.push(Insn::alu(Alu::Add, R0, 12));
         code.bind(whole);
         code.jump(Cond::Gt, R0, END, judge);
-        for (register, at) in [(SRC_PORT, 0), (DST_PORT, 2)] {
-            code.push(Insn::load(Size::Half, register, AT, at));
-            code.push(Insn::swap_be16(register));
-        }
+        emit_ports(code, AT, 0);
     }
+    code.goto(judge);
+
+    code.bind(extensions);
+    emit_go_far(code, vlan);
+    code.push(Insn::alu(Alu::Add, FAR, 40));
+    for _ in 0..EXTENSIONS {
+        let (read, options, next) = (code.label(), code.label(), code.label());
+        for extension in [HOP_BY_HOP, ROUTING, FRAGMENT] {
+            code.jump(Cond::Eq, FAR_PROTOCOL, i32::from(extension), read);
+        }
+        code.jump(Cond::Ne, FAR_PROTOCOL, i32::from(DESTINATION_OPTIONS), far_transport);
+        code.bind(read);
+        emit_read_far(code, 8, far_end);
+        code.jump(Cond::Ne, FAR_PROTOCOL, i32::from(FRAGMENT), options);
+        code.push(Insn::load(Size::Byte, FAR_PROTOCOL, FRAME, BUFFER));
+        code.push(Insn::load(Size::Half, R0, FRAME, BUFFER + 2));
+        code.jump(Cond::Set, R0, wire(0xfff8), far_end); // not the first fragment
+        code.push(Insn::alu(Alu::Add, FAR, 8));
+        code.goto(next);
+        code.bind(options);
+        code.push(Insn::load(Size::Byte, FAR_PROTOCOL, FRAME, BUFFER));
+        code.push(Insn::load(Size::Byte, R0, FRAME, BUFFER + 1));
+        code.push(Insn::alu(Alu::Add, R0, 1));
+        code.push(Insn::alu(Alu::Lsh, R0, 3));
+        code.push(Insn::alu(Alu::Add, FAR, R0));
+        code.bind(next);
+    }
+    code.bind(far_transport);
+    let back = code.label();
+    if ports {
+        let (udp, whole) = (code.label(), code.label());
+        code.jump(Cond::Eq, FAR_PROTOCOL, i32::from(UDP), udp);
+        code.jump(Cond::Ne, FAR_PROTOCOL, i32::from(TCP), far_end);
+        emit_read_far(code, 20, far_end);
+        code.goto(whole);
+        code.bind(udp);
+        emit_read_far(code, 8, far_end);
+        code.bind(whole);
+        emit_ports(code, FRAME, BUFFER);
+        code.goto(back);
+    }
+    code.bind(far_end);
+    if ports {
+        code.push(Insn::mov(DST_PORT, ABSENT));
+        code.push(Insn::mov(SRC_PORT, ABSENT));
+    }
+    code.bind(back);
+    code.push(Insn::mov(PROTOCOL, FAR_PROTOCOL));
+    code.push(Insn::load(Size::Double, ETHER_TYPE, FRAME, KEPT_ETHER_TYPE));
+    if vlan {
+        code.push(Insn::load(Size::Double, VLAN, FRAME, KEPT_VLAN));
+    }
+}
+
+/// The ports of the transport header at `base + off`.
+fn emit_ports(code: &mut Assembler, base: Reg, off: i16) {
+    for (register, at) in [(SRC_PORT, 0), (DST_PORT, 2)] {
+        code.push(Insn::load(Size::Half, register, base, off + at));
+        code.push(Insn::swap_be16(register));
+    }
+}
+
+/// Leaves pointers behind: keeps the facts that helpers would lose, and sets FAR to where the IP header is.
+fn emit_go_far(code: &mut Assembler, vlan: bool) {
+    if vlan {
+        code.push(Insn::store(Size::Double, FRAME, KEPT_VLAN, VLAN));
+    }
+    code.push(Insn::store(Size::Double, FRAME, KEPT_ETHER_TYPE, ETHER_TYPE));
+    code.push(Insn::mov(FAR_PROTOCOL, PROTOCOL));
+    code.push(Insn::load(Size::Word, FAR, FRAME, OFFSET));
+}
+
+/// Reads `len` bytes at the packet's offset FAR into the buffer; goes to `short` if there are not as many. Uses R0 to R5.
+fn emit_read_far(code: &mut Assembler, len: i32, short: Label) {
+    code.push(Insn::mov(R1, CONTEXT));
+    code.push(Insn::mov(R2, FAR));
+    code.push(Insn::mov(R3, FRAME));
+    code.push(Insn::alu(Alu::Add, R3, i32::from(BUFFER)));
+    code.push(Insn::mov(R4, len));
+    code.push(Insn::call(XDP_LOAD_BYTES));
+    code.jump(Cond::Ne, R0, 0, short);
 }
 
 /// Goes to `redirect` if the facts meet each condition, else on with the next instruction. Uses R0.

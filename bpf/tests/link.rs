@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{privileged, xdp_socket};
+use common::{keep_documented_capabilities, privileged, xdp_socket};
 use core::time::Duration;
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::UdpSocket;
@@ -65,6 +65,23 @@ fn a_program_attached_through_netlink_is_named_with_the_command_that_removes_it(
             program.id()
         );
         assert_eq!(error, want);
+    });
+}
+
+#[test]
+fn the_documented_capabilities_attach_and_see_that_there_is_a_program() {
+    in_namespace(|| {
+        keep_documented_capabilities();
+        let attachment = on_lo("udp port 5000").unwrap();
+        let there = attached(LO).unwrap().expect("a program");
+        assert_eq!((there.id, there.mode), (attachment.program().id(), Some(Mode::Skb)));
+        assert_eq!((&there.name, there.holder), (&None, Holder::Unknown), "names need CAP_SYS_ADMIN");
+        let error = on_lo("all").unwrap_err().to_string();
+        let want = format!(
+            "attach to lo (skb): EBUSY; program {} (skb) is already attached: end the program",
+            there.id
+        );
+        assert!(error.starts_with(&want), "{error}");
     });
 }
 

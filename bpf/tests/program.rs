@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{privileged, xdp_socket};
+use common::{keep_documented_capabilities, privileged, xdp_socket};
 use std::fs;
 use std::path::Path;
 use xdp_bpf::insn::{Insn, Reg};
@@ -157,6 +157,30 @@ fn hundreds_of_rules_pass_the_verifier() {
     packet[40..42].copy_from_slice(&304u16.to_be_bytes());
     assert!(rules.matches(&packet));
     assert_eq!(program.test_run(&packet, 1).unwrap().verdict, Verdict::Redirect);
+}
+
+#[test]
+fn every_rule_set_loads_with_the_documented_capabilities_alone() {
+    if !privileged() {
+        return;
+    }
+    // Of a thread, not of the process. Without CAP_PERFMON the verifier is stricter about pointers.
+    let test = std::thread::spawn(|| {
+        keep_documented_capabilities();
+        let (map, _socket) = map_with_a_socket();
+        let mut random = Random(0x5eed_0003);
+        (0..200).for_each(|_| drop(load(&random.rules(), &map)));
+        for Fixture { name, packet, expected } in fixtures() {
+            for (rules, redirected) in expected {
+                let verdict = load(&rules, &map).test_run(&packet, 1).unwrap().verdict;
+                assert_eq!(verdict == Verdict::Redirect, redirected, "{name}: {rules}");
+            }
+        }
+        for program in [Program::pass(), Program::drop_all(), Program::tx()] {
+            assert!(program.is_ok(), "{program:?}");
+        }
+    });
+    test.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
 }
 
 #[test]
