@@ -5,7 +5,10 @@
  *     clang -O2 -g -target bpf -c redirect.bpf.c        and then  llvm-objdump -d redirect.bpf.o
  *
  * beside `Rules::compile` and its `Listing`. Two programs: the default one, which redirects every packet, and the one for
- * the rule `udp port 5000-5010`, which shows how a packet is read into facts before they are compared.
+ * the rule `udp port 5000-5010`, which shows how a packet is read before anything is compared.
+ *
+ * One thing differs: here a header's length is added to the packet's pointer, which the verifier allows with CAP_PERFMON only.
+ * The assembled program reads what is behind IPv4 options and IPv6 extensions with bpf_xdp_load_bytes and does without.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>

@@ -350,7 +350,7 @@ impl Random {
         packet.extend(self.mac());
         for _ in 0..self.pick(&[0, 0, 0, 1, 1, 2, 2, 3]) {
             packet.extend(self.pick(&[0x8100u16, 0x88a8]).to_be_bytes());
-            packet.extend((self.vlan() | self.pick(&[0, 0x2000, 0xe000])).to_be_bytes());
+            packet.extend((self.vlan() | self.pick(&[0, 0x1000, 0x2000, 0xf000])).to_be_bytes());
         }
         let ether_type = self.ether_type();
         packet.extend(ether_type.to_be_bytes());
