@@ -283,7 +283,7 @@ impl PmQos {
         let path = "/dev/cpu_dma_latency";
         let failed = |error: std::io::Error| Error::io("hold", path, &error);
         let latency = i32::try_from(latency_us).unwrap_or(i32::MAX);
-        let mut held = OpenOptions::new().write(true).open(path).map_err(failed)?;
+        let mut held = OpenOptions::new().read(true).write(true).open(path).map_err(failed)?;
         held.write_all(&latency.to_ne_bytes()).map_err(failed)?;
         Ok(Self { _held: held })
     }
@@ -423,6 +423,19 @@ mod tests {
         let limit = MemlockLimit::raise().unwrap();
         assert_eq!(limit.soft, limit.hard);
         assert!(steal_ns(allowed().unwrap()[0]).is_some());
+    }
+
+    #[test]
+    fn sleep_is_held_off_while_the_value_lives() {
+        use std::io::Read;
+        let held = match PmQos::hold(20) {
+            Ok(held) => held,
+            Err(error) => return std::println!("skipped: {error}"),
+        };
+        let mut latency_us = [0; 4];
+        // a file of ours would ask for something itself, so read the smallest of all through the one that is open
+        (&held._held).read_exact(&mut latency_us).unwrap();
+        assert!((0..=20).contains(&i32::from_ne_bytes(latency_us)));
     }
 
     #[test]

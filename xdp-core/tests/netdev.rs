@@ -6,11 +6,17 @@
 use core::net::{IpAddr, Ipv4Addr};
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use core::time::Duration;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::Instant;
 use xdp_core::cpu::{self, Cap};
+use xdp_core::netdev::change::{Change, CreateLink, CreateNamespace, Outcome, Undo, WriteFile};
 use xdp_core::netdev::ethtool::{self, Coalescing};
 use xdp_core::netdev::genl::{self, QueueKind, XdpFeatures};
+use xdp_core::netdev::journal::Journal;
 use xdp_core::netdev::route::{self, LockOut};
 use xdp_core::netdev::{End, Interface, Mac, Namespace, NewLink, Setting, icmp};
 use xdp_umem::Errno;
@@ -47,6 +53,9 @@ fn pair(queues: u32) -> (Namespace, Namespace) {
                 end.set_up(true).unwrap();
             })
             .unwrap();
+    }
+    for (namespace, name) in [(&left, "a"), (&right, "b")] {
+        in_namespace(namespace, |end| end.wait_operational(Duration::from_secs(5)).unwrap(), name);
     }
     (left, right)
 }
@@ -94,11 +103,14 @@ fn a_job_borrows_returns_and_panics_through_the_thread() {
     assert_eq!(Namespace::current().unwrap().inode(), here, "the caller stays where it is");
     let caught = std::panic::catch_unwind(|| namespace.run(|| panic!("{}", "inside")));
     assert_eq!(caught.unwrap_err().downcast_ref::<String>().unwrap(), "inside");
+    let inode = namespace.inode();
     assert_eq!(
-        Namespace::with_inode(namespace.inode()).map(|found| found.inode()),
-        None,
-        "nothing leads to it"
+        Namespace::with_inode(inode).map(|found| found.inode()),
+        Some(inode),
+        "our descriptor leads to it"
     );
+    drop(namespace);
+    assert!(Namespace::with_inode(inode).is_none(), "nothing leads to it");
 }
 
 #[test]
@@ -114,7 +126,7 @@ fn a_veth_pair_is_what_was_asked_for() {
         (Some("veth"), Some(Mac::local(1)), 1600, true, true)
     );
     assert_eq!((b.mac, b.up, b.carrier), (Some(Mac::local(2)), true, true));
-    assert_eq!((a.lower, a.lower_elsewhere, b.lower), (Some(b.index), true, Some(a.index)));
+    assert_eq!((a.peer(), a.lower_elsewhere, b.peer()), (Some(b.index), true, Some(a.index)));
     assert_eq!((a.rx_queues_allocated, b.tx_queues_allocated, a.xdp.any()), (4, 4, false));
     let queues = in_namespace(&left, |a| a.queues().unwrap(), "a");
     assert_eq!((queues.rx, queues.tx), (4, 4));
@@ -156,6 +168,9 @@ fn settings_take_and_read_back() {
         },
         "a",
     );
+    let error =
+        in_namespace(&right, |alone| alone.wait_operational(Duration::from_millis(5)).unwrap_err(), "b");
+    assert_eq!(error.errno(), Errno::ETIMEDOUT, "its peer is down");
     in_namespace(&right, |moved| moved.delete().unwrap(), "new");
     assert_eq!(
         right.run(|| Interface::named("b").unwrap_err().errno()).unwrap(),
@@ -351,9 +366,13 @@ fn the_sysfs_shown_is_that_of_the_namespace() {
         names.sort();
         names
     };
-    let before = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let mounts = || {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        mounts.lines().filter(|line| line.starts_with("sysfs ")).count()
+    };
+    let before = mounts();
     assert_eq!(names(&left), ["a", "lo"]);
-    assert_eq!(std::fs::read_to_string("/proc/self/mounts").unwrap(), before, "no mount is left behind");
+    assert_eq!(mounts(), before, "no mount is left behind");
 }
 
 #[test]
@@ -376,4 +395,209 @@ fn nothing_is_left_behind_after_a_panic() {
         assert!(started.elapsed() < Duration::from_secs(10), "the end outside goes with the one inside");
         sleep(Duration::from_millis(5));
     }
+}
+
+/// A directory for journals, gone at the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(fresh_name("xdp-netdev-"));
+        std::fs::DirBuilder::new().mode(0o700).create(&path).unwrap();
+        Self(path)
+    }
+
+    fn journals(&self) -> Vec<PathBuf> {
+        std::fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().path()).collect()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+const MARTIANS: &str = "/proc/sys/net/ipv4/conf/a/log_martians";
+const QUEUE_LEN: &str = "/sys/class/net/a/tx_queue_len";
+
+/// What the changes of the journal's tests change, byte for byte: the links of `namespace`, two files, and whether a
+/// name is there.
+fn state(namespace: &Namespace, name: &str) -> (Vec<String>, Vec<u8>, Vec<u8>, bool) {
+    let links = || Interface::all().unwrap().into_iter().map(|link| format!("{link:?}")).collect();
+    let (links, martians) = namespace.run(|| (links(), std::fs::read(MARTIANS).unwrap())).unwrap();
+    let queue_len = namespace.with_sysfs(|_| std::fs::read(QUEUE_LEN).unwrap()).unwrap();
+    (links, martians, queue_len, Namespace::names().contains(&name.to_string()))
+}
+
+/// A change during which the process is killed.
+struct KilledIn<C>(C);
+
+impl<C: Change> Change for KilledIn<C> {
+    type Made = C::Made;
+
+    fn prepare(&mut self) -> Result<Undo, xdp_core::netdev::Error> {
+        self.0.prepare()
+    }
+
+    fn apply(&mut self) -> Result<C::Made, xdp_core::netdev::Error> {
+        await_the_end()
+    }
+
+    fn verify(&self) -> Result<(), xdp_core::netdev::Error> {
+        self.0.verify()
+    }
+}
+
+const STOPPED: &str = "stopped here";
+
+/// Says that it is time to be killed, and waits for it.
+fn await_the_end() -> ! {
+    println!("\n{STOPPED}");
+    sleep(Duration::from_secs(60));
+    panic!("nobody came");
+}
+
+/// The child's half of the next test: makes changes in the namespace `home`, the last of them interrupted or done.
+fn change_until_killed(directory: &Path, home: &str, name: &str, last: usize, interrupted: bool) {
+    let mut journal = Journal::open_in(directory).unwrap();
+    Namespace::named(home).unwrap().enter().unwrap();
+    fn step<C: Change>(journal: &mut Journal, change: C, last: usize, interrupted: bool) -> C::Made {
+        let stop = journal.len() == last;
+        if stop && interrupted {
+            return journal.apply(KilledIn(change)).unwrap();
+        }
+        let made = journal.apply(change).unwrap();
+        if stop {
+            await_the_end();
+        }
+        made
+    }
+    let namespace = step(&mut journal, CreateNamespace::new(name), last, interrupted);
+    let link = NewLink::veth(End::new("x"), End::new("y").in_namespace(&namespace));
+    step(&mut journal, CreateLink::new(link), last, interrupted);
+    step(&mut journal, WriteFile::new(MARTIANS, "1"), last, interrupted);
+    step(&mut journal, WriteFile::new(QUEUE_LEN, "77"), last, interrupted);
+    unreachable!("one of the steps was the last");
+}
+
+#[test]
+fn whatever_step_a_process_is_killed_in_restore_puts_back_what_was() {
+    const TEST: &str = "whatever_step_a_process_is_killed_in_restore_puts_back_what_was";
+    const CHILD: &str = "XDP_CORE_TEST_KILLED";
+    if let Ok(told) = std::env::var(CHILD) {
+        let [directory, home, name, last, interrupted] =
+            told.split(' ').collect::<Vec<_>>().try_into().unwrap();
+        return change_until_killed(
+            directory.as_ref(),
+            home,
+            name,
+            last.parse().unwrap(),
+            interrupted == "true",
+        );
+    }
+    if !privileged() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let (home, name) = (fresh_name("xdp-home-"), fresh_name("xdp-made-"));
+    let namespace = Namespace::create_named(&home).unwrap();
+    namespace.run(|| NewLink::veth(End::new("a"), End::new("b")).create_pair().unwrap()).unwrap();
+    let before = state(&namespace, &name);
+    for (last, interrupted) in (0..4).flat_map(|last| [(last, true), (last, false)]) {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", TEST, "--nocapture"])
+            .env(CHILD, format!("{} {home} {name} {last} {interrupted}", scratch.0.display()))
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let stopped = lines.any(|line| line == STOPPED);
+        let alive = Journal::leftovers_in(&scratch.0).unwrap().len();
+        let between = state(&namespace, &name);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(stopped, "the child got to step {last}");
+        assert_eq!(alive, 0, "a journal whose process lives is no leftover");
+        assert_eq!(between == before, last == 0 && interrupted, "step {last} has changed something");
+
+        // a second journal of the same steps: all of them undone already when its turn comes
+        let [path] = scratch.journals().try_into().unwrap();
+        let again = scratch.0.join(format!("{}-9.journal", 1 << 23));
+        std::fs::copy(&path, &again).unwrap();
+        let mut leftovers = Journal::leftovers_in(&scratch.0).unwrap();
+        assert_eq!(leftovers.len(), 2);
+        let at = leftovers.iter().position(|one| one.pid() == child.id()).unwrap();
+        let first = leftovers.remove(at);
+        assert_eq!(first.steps().count(), last + 1);
+        let report = first.restore();
+        assert!(report.is_complete(), "{report}");
+        assert_eq!(state(&namespace, &name), before, "after step {last}:\n{report}");
+        let report = leftovers.remove(0).restore();
+        let nothing_done = report.lines.iter().all(|(_, outcome)| outcome == &Ok(Outcome::AlreadyGone));
+        assert!(nothing_done && report.lines.len() == last + 1, "{report}");
+        assert!(scratch.journals().is_empty(), "what is undone is not kept");
+    }
+}
+
+#[test]
+fn a_panic_undoes_what_the_journal_did() {
+    if !privileged() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let name = fresh_name("xdp-made-");
+    let namespace = Namespace::anonymous().unwrap();
+    namespace.run(|| NewLink::veth(End::new("a"), End::new("b")).create_pair().unwrap()).unwrap();
+    let before = state(&namespace, &name);
+    let caught = std::panic::catch_unwind(|| {
+        let mut journal = Journal::open_in(&scratch.0).unwrap();
+        journal.apply(CreateNamespace::new(name.clone())).unwrap();
+        namespace.run(|| journal.apply(WriteFile::new(MARTIANS, "1")).unwrap()).unwrap();
+        assert_ne!(state(&namespace, &name), before);
+        panic!("in the middle");
+    });
+    assert_eq!(caught.unwrap_err().downcast_ref(), Some(&"in the middle"));
+    assert_eq!(state(&namespace, &name), before);
+    assert!(scratch.journals().is_empty());
+}
+
+#[test]
+fn a_change_that_fails_leaves_neither_a_trace_nor_a_step() {
+    if !privileged() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let (home, name) = (fresh_name("xdp-home-"), fresh_name("xdp-made-"));
+    let namespace = Namespace::create_named(&home).unwrap();
+    let mut journal = Journal::open_in(&scratch.0).unwrap();
+    let taken = Namespace::create_named(&name).unwrap();
+    assert_eq!(journal.apply(CreateNamespace::new(name.clone())).unwrap_err().errno(), Errno::EEXIST);
+    assert_eq!(
+        Namespace::named(&name).unwrap().inode(),
+        taken.inode(),
+        "the one that was there is still there"
+    );
+    namespace
+        .run(|| {
+            NewLink::veth(End::new("a"), End::new("b")).create_pair().unwrap();
+            let again = NewLink::veth(End::new("a"), End::new("c"));
+            assert_eq!(journal.apply(CreateLink::new(again)).unwrap_err().errno(), Errno::EEXIST);
+            assert!(Interface::named("a").is_ok() && Interface::named("c").is_err());
+            let out_of_range = WriteFile::new(QUEUE_LEN, "many");
+            assert_eq!(journal.apply(out_of_range).unwrap_err().errno(), Errno::EINVAL);
+            let missing = WriteFile::new("/sys/class/net/a/no_such", "1");
+            assert!(journal.apply(missing).unwrap_err().is_absent());
+            assert_eq!(journal.len(), 0);
+
+            // a link of the same name that others made after ours went
+            journal.apply(CreateLink::new(NewLink::veth(End::new("x"), End::new("y")))).unwrap();
+            Interface::named("x").unwrap().delete().unwrap();
+            NewLink::veth(End::new("x"), End::new("y")).create_pair().unwrap();
+            let report = journal.restore();
+            assert_eq!(report.lines[0].1, Ok(Outcome::AlreadyGone), "{report}");
+            assert!(Interface::named("x").is_ok(), "it is not ours to delete");
+        })
+        .unwrap();
+    assert!(journal.is_empty());
 }

@@ -11,9 +11,11 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::net::IpAddr;
 use core::str::FromStr;
+use core::time::Duration;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Instant;
 use xdp_umem::Errno;
 
 pub use super::new_link::{End, NewLink};
@@ -44,6 +46,7 @@ const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_FLAGS: u16 = 8;
 const IFF_UP: u32 = 1;
+const IFF_RUNNING: u32 = 0x40;
 
 /// A network interface as it was when it was read, in the calling thread's namespace.
 ///
@@ -65,6 +68,8 @@ pub struct Interface {
     pub up: bool,
     /// Whether there is a signal: the cable, or the other end of a veth pair, is up.
     pub carrier: bool,
+    /// Whether it takes packets (`IFF_RUNNING`): a moment after it has a signal. Before, what is sent is dropped.
+    pub operational: bool,
     /// What kind of virtual interface it is, such as `"veth"`; `None` for hardware and `lo`.
     pub kind: Option<String>,
     /// Receive queues as allocated when it was made; how many are in use: [`queues`](Self::queues).
@@ -143,6 +148,11 @@ impl Interface {
         Self::with_index(self.index)
     }
 
+    /// The index of the other end of a veth pair, in its own namespace.
+    pub fn peer(&self) -> Option<u32> {
+        self.lower.filter(|_| self.kind.as_deref() == Some("veth"))
+    }
+
     /// The queues in use now. Mounts a sysfs of the namespace on a short-lived thread; without the privilege for that,
     /// asks netlink, which knows only of interfaces that are up.
     ///
@@ -179,6 +189,26 @@ impl Interface {
             if up { "bring up" } else { "bring down" },
             request(RTM_NEWLINK, ACKED, self.index, flags, IFF_UP),
         )
+    }
+
+    /// Waits until it takes packets, and returns it as it is then. After the second end of a veth pair is brought up, the
+    /// kernel needs a moment (`net/core/link_watch.c`) in which it drops what either end sends.
+    ///
+    /// # Errors
+    /// `ETIMEDOUT`.
+    pub fn wait_operational(&self, timeout: Duration) -> Result<Self, Error> {
+        let start = Instant::now();
+        loop {
+            let now = self.refresh()?;
+            if now.operational {
+                return Ok(now);
+            }
+            if start.elapsed() >= timeout {
+                let error = Error::new("wait for", &self.name, Errno::ETIMEDOUT).saying("not operational");
+                return Err(error.remedy_is("bring it up, and its peer too, or plug the cable in"));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Sets the MTU, in bytes.
@@ -287,6 +317,7 @@ impl Interface {
             mtu: attributes.u32(IFLA_MTU)?,
             up: flags & IFF_UP != 0,
             carrier: attributes.u32(IFLA_CARRIER) == Some(1),
+            operational: flags & IFF_RUNNING != 0,
             kind: attributes.nest(IFLA_LINKINFO).text(IFLA_INFO_KIND).map(str::to_string),
             rx_queues_allocated: attributes.u32(IFLA_NUM_RX_QUEUES).unwrap_or(1),
             tx_queues_allocated: attributes.u32(IFLA_NUM_TX_QUEUES).unwrap_or(1),
@@ -324,6 +355,15 @@ impl Mac {
     pub const fn local(id: u32) -> Self {
         let [a, b, c, d] = id.to_be_bytes();
         Self([0x02, 0, a, b, c, d])
+    }
+
+    /// A locally administered unicast address nobody else has: its other 40 bits are random.
+    pub fn random() -> Self {
+        use core::hash::{BuildHasher, Hasher};
+        // the standard library seeds each of these differently, from the kernel's randomness
+        let [_, _, _, a, b, c, d, e] =
+            std::collections::hash_map::RandomState::new().build_hasher().finish().to_be_bytes();
+        Self([0x02, a, b, c, d, e])
     }
 }
 

@@ -7,7 +7,7 @@
 //! | [`route`] | routes and neighbours, and which interface must not be touched |
 //! | [`genl`] | what a driver can do for XDP; queues and NAPI instances |
 //! | [`ethtool`] | driver, channels, rings, coalescing, offloads |
-
+//! | [`journal`], [`change`] | changes recorded on disk before they are made, and undone |
 //! | [`icmp`] | a round trip through the kernel's own stack, the baseline |
 //! | [`netlink`] | the messages that most of this is said in |
 //!
@@ -18,10 +18,11 @@
 //! A setting that a driver does not have is a [`Setting::Unsupported`], not an error; what a kernel is too
 //! old to say is `None`.
 
+pub mod change;
 pub mod ethtool;
 pub mod genl;
 pub mod icmp;
-
+pub mod journal;
 pub mod link;
 pub mod namespace;
 pub mod netlink;

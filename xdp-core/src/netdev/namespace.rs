@@ -10,6 +10,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -52,19 +53,26 @@ impl Namespace {
         })
     }
 
-    /// The one with this inode number, if a name or a process still leads to it. Reads all of `/proc`.
+    /// The one with this inode number, if a name, a process, or a thread or descriptor of this process still leads to
+    /// it. Reads much of `/proc`.
     pub fn with_inode(inode: u64) -> Option<Self> {
-        let named = Self::names().into_iter().filter_map(|name| Self::named(&name).ok());
-        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-        let processes = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        let threads = core::iter::once_with(Self::current).chain(processes.map(Self::of_process));
-        named.chain(threads.flatten()).find(|namespace| namespace.inode == inode)
+        // all namespaces are files of one file system, where an inode number names one
+        let device = fs::metadata(OWN).ok()?.dev();
+        let named = list(DIRECTORY).chain(list("/proc/self/fd"));
+        let held = list("/proc/self/task").chain(list("/proc")).map(|entry| entry.join("ns/net"));
+        let mut all = core::iter::once(PathBuf::from(OWN)).chain(named).chain(held);
+        all.find_map(|path| {
+            let found = fs::metadata(&path).ok()?;
+            let same = found.ino() == inode && found.dev() == device;
+            let name = path.strip_prefix(DIRECTORY).ok().and_then(Path::to_str);
+            same.then(|| Self::open(&path, name).ok())?
+        })
     }
 
     /// The names under `/run/netns`, sorted.
     pub fn names() -> Vec<String> {
-        let entries = fs::read_dir(DIRECTORY).into_iter().flatten().flatten();
-        let mut names: Vec<_> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        let mut names: Vec<_> =
+            list(DIRECTORY).filter_map(|path| path.file_name()?.to_str().map(str::to_string)).collect();
         names.sort();
         names
     }
@@ -217,6 +225,9 @@ fn share_directory() -> Result<(), Error> {
     let made = DirBuilder::new().recursive(true).mode(0o755).create(DIRECTORY);
     made.map_err(|error| Error::io("create", DIRECTORY, &error))?;
     let directory = c"/run/netns";
+    // two at once would mount it twice, one hiding what the other mounts in it; ip(8) takes the same lock
+    let lock = File::open(DIRECTORY).map_err(|error| Error::io("open", DIRECTORY, &error))?;
+    sys::lock(lock.as_fd(), true).map_err(failed)?;
     let share = || sys::mount(None, directory, None, libc::MS_SHARED | libc::MS_REC);
     match share() {
         // not yet a mount point
@@ -225,6 +236,11 @@ fn share_directory() -> Result<(), Error> {
             .map_err(failed),
         shared => shared.map_err(failed),
     }
+}
+
+/// The paths in a directory; none if it cannot be read.
+fn list(directory: &str) -> impl Iterator<Item = PathBuf> + use<> {
+    fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path())
 }
 
 /// The file of a name; `EINVAL` for one that would lead elsewhere.

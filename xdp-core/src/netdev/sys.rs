@@ -81,10 +81,11 @@ pub(crate) fn connect_ipv4(fd: &Fd, address: core::net::Ipv4Addr) -> Result<(), 
     check(unsafe { libc::connect(fd.raw(), (&raw const address).cast(), len) }).map(drop)
 }
 
-/// `flock`, exclusive, at once or not at all (`EAGAIN`: somebody holds it).
-pub(crate) fn lock(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+/// `flock`, exclusive: waits for it, or takes it at once or not at all (`EAGAIN`: somebody holds it).
+pub(crate) fn lock(fd: BorrowedFd<'_>, wait: bool) -> Result<(), Errno> {
+    let how = if wait { libc::LOCK_EX } else { libc::LOCK_EX | libc::LOCK_NB };
     // SAFETY: no memory is passed.
-    check(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }).map(drop)
+    check(unsafe { libc::flock(fd.as_raw_fd(), how) }).map(drop)
 }
 
 /// `struct ethtool_drvinfo` of `linux/ethtool.h`.
