@@ -372,6 +372,12 @@ fn the_sysfs_shown_is_that_of_the_namespace() {
     };
     let before = mounts();
     assert_eq!(names(&left), ["a", "lo"]);
+    let here = Namespace::current().unwrap();
+    let listed: Vec<_> = Interface::all().unwrap().into_iter().map(|one| one.name).collect();
+    assert!(names(&here).iter().any(|name| listed.contains(name)), "where /sys is of this namespace already");
+    let lo = Interface::named("lo").unwrap();
+    assert_eq!(lo.queues().unwrap().rx, lo.rx_queues_allocated);
+    assert_eq!(cpu::numa_node_of(&lo).unwrap(), None);
     assert_eq!(mounts(), before, "no mount is left behind");
 }
 

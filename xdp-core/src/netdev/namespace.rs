@@ -180,7 +180,11 @@ impl Namespace {
                 // a slave: unmounts outside reach us, so that we keep nothing alive; ours stay here
                 .and_then(|()| sys::mount(None, c"/", None, libc::MS_SLAVE | libc::MS_REC))
                 .and_then(|()| sys::mount(Some(c"sysfs"), c"/sys", Some(c"sysfs"), 0));
-            mounted.map_err(|errno| Error::new("mount", "a sysfs of the namespace", errno))?;
+            match mounted {
+                // EBUSY: what is there is the sysfs of this very namespace
+                Ok(()) | Err(Errno::EBUSY) => {}
+                Err(errno) => return Err(Error::new("mount", "a sysfs of the namespace", errno)),
+            }
             Ok(job(Path::new("/sys")))
         })?
     }

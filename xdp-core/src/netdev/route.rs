@@ -158,26 +158,29 @@ fn next_hops(mut paths: &[u8]) -> impl Iterator<Item = u32> {
     })
 }
 
-/// Whether any of `upper` is this interface or lies on it, through whatever is stacked between them.
+/// Whether any of `upper` is this interface or lies on it.
 fn any_lies_on(index: u32, upper: &[u32]) -> Result<bool, Error> {
-    if upper.is_empty() || upper.contains(&index) {
-        return Ok(!upper.is_empty());
-    }
-    let all = Interface::all()?;
+    let known = upper.is_empty() || upper.contains(&index);
+    Ok(if known { !upper.is_empty() } else { reached(upper, &Interface::all()?).contains(&index) })
+}
+
+/// The interfaces of `upper` and all they lie on: parts of a bridge or bond, what a VLAN or tunnel is made on, the peer
+/// in the same namespace.
+fn reached(upper: &[u32], all: &[Interface]) -> Vec<u32> {
     let mut reached = upper.to_vec();
     let mut at = 0;
     while let Some(&top) = reached.get(at) {
-        let under = all.iter().filter(|one| one.master == Some(top)).map(|one| one.index);
+        let parts = all.iter().filter(|one| one.master == Some(top)).map(|one| one.index);
         let lower =
             all.iter().filter(|one| one.index == top && !one.lower_elsewhere).filter_map(|one| one.lower);
-        for found in under.chain(lower).collect::<Vec<_>>() {
+        for found in parts.chain(lower) {
             if !reached.contains(&found) {
                 reached.push(found);
             }
         }
         at += 1;
     }
-    Ok(reached.contains(&index))
+    reached
 }
 
 #[cfg(test)]
@@ -199,6 +202,30 @@ mod tests {
             "hostile lengths"
         );
         assert_eq!(next_hops(&[1, 2, 3]).count(), 0);
+    }
+
+    #[test]
+    fn what_carries_a_vlan_on_a_bridge_is_reached_whatever_is_stacked_between() {
+        let lo = Interface::named("lo").unwrap();
+        let link = |index, lower, master| {
+            let mut link = lo.clone();
+            (link.index, link.lower, link.master) = (index, lower, master);
+            link
+        };
+        // 2 and 3 are ports of bridge 4, on which lies VLAN 5; 6 and 7 are a pair, each the other's lower
+        let mut all = [
+            link(1, None, None),
+            link(2, None, Some(4)),
+            link(3, None, Some(4)),
+            link(4, None, None),
+            link(5, Some(4), None),
+            link(6, Some(7), None),
+            link(7, Some(6), None),
+        ];
+        assert_eq!(reached(&[5], &all), [5, 4, 2, 3]);
+        assert_eq!(reached(&[7], &all), [7, 6], "and an end");
+        all[5].lower_elsewhere = true;
+        assert_eq!(reached(&[6], &all), [6], "7 is another interface in another namespace");
     }
 
     #[test]
