@@ -443,6 +443,13 @@ mod tests {
         assert_eq!(mode, 0o600);
         drop(journal);
         assert_eq!(fs::read_dir(&scratch.0).unwrap().count(), 0, "nothing to undo, nothing to keep");
+        // as it is for a moment between its making and its locking; and the same pid, but of a process before
+        let (pid, start) = (std::process::id(), start_time(std::process::id()).unwrap());
+        for (start, leftovers) in [(start, 0), (start - 1, 1)] {
+            let path = scratch.0.join(format!("{pid}-{start}.journal"));
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).unwrap();
+            assert_eq!(Journal::leftovers_in(&scratch.0).unwrap().len(), leftovers);
+        }
     }
 
     #[test]
