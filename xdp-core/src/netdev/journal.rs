@@ -144,6 +144,12 @@ impl Drop for Journal {
     }
 }
 
+/// What a journal's bytes leave to undo, in the order it was done. Takes any bytes; what it cannot read is
+/// [`Undo::Unknown`].
+pub fn steps_in(bytes: &[u8]) -> Vec<Undo> {
+    parse(bytes).into_iter().map(|(_, undo)| undo).collect()
+}
+
 /// A journal whose process is gone.
 #[derive(Debug)]
 pub struct Leftover {
@@ -407,7 +413,7 @@ mod tests {
                 bytes[at] = random() as u8;
             }
             bytes.truncate(bytes.len() - random() % 8);
-            for (_, undo) in parse(&bytes) {
+            for undo in steps_in(&bytes) {
                 unknown += usize::from(matches!(undo, Undo::Unknown(_)));
                 assert!(undo.encode().is_ascii() || matches!(undo, Undo::Unknown(_)));
             }

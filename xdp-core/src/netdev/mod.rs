@@ -17,6 +17,31 @@
 //!
 //! A setting that a driver does not have is a [`Setting::Unsupported`], not an error; what a kernel is too
 //! old to say is `None`.
+//!
+//! Two hosts and the wire between them, gone at the end of the scope:
+//!
+//! ```
+//! use core::time::Duration;
+//! use xdp_core::cpu::{self, Cap};
+//! use xdp_core::netdev::{End, Namespace, NewLink, icmp};
+//!
+//! # fn main() -> Result<(), xdp_core::netdev::Error> {
+//! if !cpu::missing(&[Cap::SysAdmin, Cap::NetAdmin, Cap::NetRaw])?.is_empty() {
+//!     return Ok(()); // see the error of any call below
+//! }
+//! let (left, right) = (Namespace::anonymous()?, Namespace::anonymous()?);
+//! let ends = (End::new("a").in_namespace(&left), End::new("b").in_namespace(&right));
+//! let [a, b] = NewLink::veth(ends.0, ends.1).queues(2).create_pair()?;
+//! for (host, end, ip) in [(&left, &a, "198.18.0.1"), (&right, &b, "198.18.0.2")] {
+//!     host.run(|| end.add_address(ip.parse().unwrap(), 24).and_then(|()| end.set_up(true)))??;
+//! }
+//! left.run(|| a.wait_operational(Duration::from_secs(5)))??;
+//! let ping = || icmp::ping([198, 18, 0, 2].into(), 3, Duration::from_millis(1), Duration::from_secs(3));
+//! let round_trips_ns = left.run(ping)??;
+//! assert!(round_trips_ns.iter().all(Option::is_some));
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod change;
 pub mod ethtool;
