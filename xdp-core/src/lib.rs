@@ -3,3 +3,8 @@
 extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
+
+#[cfg(feature = "std")]
+pub mod cpu;
+#[cfg(feature = "std")]
+pub mod netdev;
