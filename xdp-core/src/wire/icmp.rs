@@ -125,7 +125,7 @@ impl Icmp<&mut [u8]> {
     /// Computes the checksum anew. Cost: one pass over the message.
     #[inline]
     pub fn fill_checksum(&mut self) {
-        self.header.put_u16::<2>(0);
+        self.header.put_u16::<2>(0); // not less_u16: all the rest may be zeros
         let checksum = self.sum().checksum();
         self.header.put_u16::<2>(checksum);
     }
@@ -154,9 +154,10 @@ impl Icmpv6<&mut [u8]> {
         if !self.is_echo_request() {
             return false;
         }
-        let before = self.header.u16_at::<0>();
+        const TO_REPLY: Delta =
+            Delta::u16(u16::from_be_bytes([ECHO_REQUEST_V6, 0]), u16::from_be_bytes([ECHO_REPLY_V6, 0]));
         self.header.put_u8::<0>(ECHO_REPLY_V6);
-        self.apply(Delta::u16(before, self.header.u16_at::<0>()));
+        self.apply(TO_REPLY);
         true
     }
 
@@ -169,8 +170,7 @@ impl Icmpv6<&mut [u8]> {
     /// Computes the checksum anew. Cost: one pass over the message.
     #[inline]
     pub fn fill_checksum(&mut self, pseudo: Pseudo) {
-        self.header.put_u16::<2>(0);
-        let checksum = self.sum(pseudo).checksum();
+        let checksum = self.sum(pseudo).less_u16(self.checksum()).checksum();
         self.header.put_u16::<2>(checksum);
     }
 }

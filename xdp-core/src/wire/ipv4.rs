@@ -170,13 +170,13 @@ impl Ipv4<&mut [u8]> {
     /// Sets differentiated services and congestion.
     #[inline]
     pub fn set_traffic_class(&mut self, to: u8) {
-        self.change(|header| header.put_u8::<1>(to), |header| header.u16_at::<0>());
+        self.change::<0>(self.header.u16_at::<0>() & 0xff00 | u16::from(to));
     }
 
     /// Sets the hops left.
     #[inline]
     pub fn set_ttl(&mut self, to: u8) {
-        self.change(|header| header.put_u8::<8>(to), |header| header.u16_at::<8>());
+        self.change::<8>(u16::from(to) << 8 | self.header.u16_at::<8>() & 0x00ff);
     }
 
     /// Takes one hop off, as a router does. False, and nothing changed, if the packet has come as far as it may.
@@ -220,17 +220,15 @@ impl Ipv4<&mut [u8]> {
     /// Computes the header's checksum anew.
     #[inline]
     pub fn fill_checksum(&mut self) {
-        self.header.put_u16::<10>(0);
-        let checksum = self.sum().checksum();
+        let checksum = self.sum().less_u16(self.checksum()).checksum();
         self.header.put_u16::<10>(checksum);
     }
 
-    /// Changes a 16-bit word, and the checksum with it.
+    /// Changes a 16-bit word, and the checksum with it. Words, for a byte just written is slow to read back in one.
     #[inline(always)]
-    fn change(&mut self, change: impl FnOnce(&mut [u8; LEN]), word: impl Fn(&[u8; LEN]) -> u16) {
-        let before = word(self.header);
-        change(self.header);
-        let delta = Delta::u16(before, word(self.header));
+    fn change<const AT: usize>(&mut self, to: u16) {
+        let delta = Delta::u16(self.header.u16_at::<AT>(), to);
+        self.header.put_u16::<AT>(to);
         self.header.put_u16::<10>(delta.apply(self.checksum()));
     }
 }

@@ -172,7 +172,6 @@ trait Fields {
     fn array_at<const AT: usize, const LEN: usize>(&self) -> [u8; LEN];
     fn put_u8<const AT: usize>(&mut self, value: u8);
     fn put_u16<const AT: usize>(&mut self, value: u16);
-    fn put_u32<const AT: usize>(&mut self, value: u32);
     fn put_array<const AT: usize, const LEN: usize>(&mut self, value: [u8; LEN]);
 }
 
@@ -210,11 +209,6 @@ impl<const N: usize> Fields for [u8; N] {
     #[inline(always)]
     fn put_u16<const AT: usize>(&mut self, value: u16) {
         self.put_array::<AT, 2>(value.to_be_bytes());
-    }
-
-    #[inline(always)]
-    fn put_u32<const AT: usize>(&mut self, value: u32) {
-        self.put_array::<AT, 4>(value.to_be_bytes());
     }
 
     #[inline(always)]

@@ -25,11 +25,14 @@ impl Probe {
     /// The probe as it stands in a payload.
     #[inline]
     pub fn to_bytes(self) -> [u8; LEN] {
+        // In registers until whole: a checksum reads it in other words than it has fields.
+        let head = u128::from(MAGIC) << 112
+            | u128::from(self.session) << 80
+            | u128::from(self.sequence) << 48
+            | u128::from(self.ticks >> 16);
         let mut bytes = [0; LEN];
-        bytes.put_u16::<0>(MAGIC);
-        bytes.put_u32::<2>(self.session);
-        bytes.put_u32::<6>(self.sequence);
-        bytes.put_array::<10, 8>(self.ticks.to_be_bytes());
+        bytes.put_array::<0, 16>(head.to_be_bytes());
+        bytes.put_u16::<16>(self.ticks as u16);
         bytes
     }
 

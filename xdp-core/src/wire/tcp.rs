@@ -188,8 +188,7 @@ impl Tcp<&mut [u8]> {
     /// Computes the checksum anew. Cost: one pass over the segment.
     #[inline]
     pub fn fill_checksum(&mut self, pseudo: Pseudo) {
-        self.header.put_u16::<16>(0);
-        let checksum = self.sum(pseudo).checksum();
+        let checksum = self.sum(pseudo).less_u16(self.checksum()).checksum();
         self.header.put_u16::<16>(checksum);
     }
 }

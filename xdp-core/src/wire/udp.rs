@@ -123,8 +123,7 @@ impl Udp<&mut [u8]> {
     /// Computes the checksum anew. Cost: one pass over the packet.
     #[inline]
     pub fn fill_checksum(&mut self, pseudo: Pseudo) {
-        self.header.put_u16::<6>(0);
-        let checksum = self.sum(pseudo).checksum();
+        let checksum = self.sum(pseudo).less_u16(self.checksum()).checksum();
         self.header.put_u16::<6>(never_zero(checksum));
     }
 
