@@ -6,10 +6,10 @@
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 
-use super::ethernet::{EtherType, Ethernet};
-use super::ipv4::{Ipv4, Protocol};
-use super::ipv6::Ipv6;
+use super::ethernet::Ethernet;
+use super::ipv4::Protocol;
 use super::tcp::Tcp;
+use super::transport::Transport;
 use super::udp::Udp;
 
 /// A sum over bytes, not yet folded to 16 bits.
@@ -277,47 +277,28 @@ pub fn finish_checksum(packet: &mut [u8]) -> Finished {
 
 #[inline]
 fn finish(packet: &mut [u8]) -> Option<Finished> {
-    let network = Ethernet::parse(packet)?.into_network()?;
-    let (pseudo, protocol, payload) = match network.ether_type {
-        EtherType::IPV4 => {
-            let ipv4 = Ipv4::parse(network.payload)?;
-            if ipv4.is_fragment() {
-                return None;
+    let Transport { protocol, pseudo, whole, payload } =
+        Ethernet::parse(packet)?.into_network()?.into_transport()?;
+    let (found, right) = match protocol {
+        Protocol::UDP if whole => {
+            let mut udp = Udp::parse(payload)?;
+            let found = udp.checksum();
+            if found == udp.unfinished(pseudo) {
+                udp.fill_checksum(pseudo);
             }
-            (ipv4.pseudo(), ipv4.protocol(), ipv4.into_payload())
+            (found, udp.checksum())
         }
-        EtherType::IPV6 => {
-            let ipv6 = Ipv6::parse(network.payload)?;
-            let pseudo = ipv6.pseudo();
-            let upper = ipv6.into_upper()?;
-            if upper.fragment || upper.routed {
-                return None;
+        Protocol::TCP if whole => {
+            let mut tcp = Tcp::parse(payload)?;
+            let found = tcp.checksum();
+            if found == tcp.unfinished(pseudo) {
+                tcp.fill_checksum(pseudo);
             }
-            (pseudo, upper.protocol, upper.payload)
+            (found, tcp.checksum())
         }
         _ => return None,
     };
-    match protocol {
-        Protocol::UDP => {
-            let mut udp = Udp::parse(payload)?;
-            let found = udp.checksum();
-            if found != udp.unfinished(pseudo) {
-                return Some(Finished::NotNeeded);
-            }
-            udp.fill_checksum(pseudo);
-            Some(if udp.checksum() == found { Finished::NotNeeded } else { Finished::Done })
-        }
-        Protocol::TCP => {
-            let mut tcp = Tcp::parse(payload)?;
-            let found = tcp.checksum();
-            if found != tcp.unfinished(pseudo) {
-                return Some(Finished::NotNeeded);
-            }
-            tcp.fill_checksum(pseudo);
-            Some(if tcp.checksum() == found { Finished::NotNeeded } else { Finished::Done })
-        }
-        _ => None,
-    }
+    Some(if found == right { Finished::NotNeeded } else { Finished::Done })
 }
 
 #[cfg(test)]
@@ -326,7 +307,7 @@ mod tests {
 
     use super::*;
     use crate::wire::tests::{IPV6_EXTENDED, Random, TCP_SYN, hex};
-    use crate::wire::{UdpTemplate, ethernet, vlan};
+    use crate::wire::{Ipv4, Ipv6, UdpTemplate, ethernet, vlan};
 
     /// RFC 1071 word by word, as it is written there.
     fn naive(bytes: &[u8]) -> u16 {

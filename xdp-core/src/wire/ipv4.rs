@@ -153,7 +153,7 @@ impl<B: Bytes> Ipv4<B> {
     }
 
     #[inline]
-    fn split(bytes: B) -> Option<Self> {
+    pub(super) fn split(bytes: B) -> Option<Self> {
         let (header, rest) = bytes.split_array::<LEN>()?;
         let (version, words) = (header.u8_at::<0>() >> 4, header.u8_at::<0>() & 15);
         let (header_len, total_len) = (usize::from(words) * 4, usize::from(header.u16_at::<2>()));

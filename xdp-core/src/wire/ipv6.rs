@@ -101,7 +101,7 @@ impl<B: Bytes> Ipv6<B> {
     }
 
     #[inline]
-    fn split(bytes: B) -> Option<Self> {
+    pub(super) fn split(bytes: B) -> Option<Self> {
         let (header, rest) = bytes.split_array::<LEN>()?;
         if header.u8_at::<0>() >> 4 != 6 {
             return None;

@@ -105,6 +105,7 @@ pub mod ipv6;
 pub mod probe;
 pub mod tcp;
 pub mod template;
+pub mod transport;
 pub mod udp;
 pub mod vlan;
 
@@ -117,6 +118,7 @@ pub use ipv6::{Ipv6, Upper};
 pub use probe::Probe;
 pub use tcp::Tcp;
 pub use template::{EchoTemplate, Pattern, TemplateError, UdpTemplate};
+pub use transport::Transport;
 pub use udp::Udp;
 pub use vlan::{Network, Tag, Vlan};
 
