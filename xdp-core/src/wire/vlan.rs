@@ -215,6 +215,11 @@ mod tests {
         let mut ethernet = Ethernet::parse(&mut packet).unwrap();
         Vlan::parse(ethernet.payload_mut()).unwrap().set_id(0xf123);
         assert_eq!(packet[14..16], [0xa1, 0x23]);
+        let mut inner = Vlan::parse(&mut packet[18..]).unwrap();
+        inner.set_id(1);
+        assert_eq!(inner.control(), 0x1001, "and whether it may be dropped");
+        inner.set_control(0xe002);
+        assert_eq!(packet[18..20], [0xe0, 0x02]);
         assert_eq!(Tag::new(0xf123).control, 0x0123);
     }
 }
