@@ -5,8 +5,8 @@ use core::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use xdp_core::wire::{
-    EchoTemplate, EtherType, Ethernet, Finished, Ipv4, Probe, Protocol, Sum, Udp, UdpTemplate,
-    finish_checksum, icmp,
+    EchoTemplate, EtherType, Ethernet, Finished, Ipv4, Pattern, Probe, Protocol, Sum, Udp, UdpTemplate,
+    finish_checksum, icmp, probe,
 };
 
 /// A packet the optimizer knows nothing about.
@@ -62,12 +62,36 @@ fn headers(c: &mut Criterion) {
             Ipv4::parse(black_box(&mut packet[14..])).expect("an IPv4 packet").set_ttl(ttl);
         });
     });
-    group.bench_function("overwrite/probe", |b| {
-        let mut probe = Probe { session: 1, sequence: 0, ticks: 0 };
+    // A frame from the pool: the template copied, then the probe written, with and without reading what it replaces.
+    let template: [u8; 64] = {
+        let mut template = [0; 64];
+        let zeros = UdpTemplate { pattern: Pattern::Byte(0), ..UdpTemplate::default() };
+        zeros.write(&mut template).expect("a size there is");
+        black_box(template)
+    };
+    let mut frame = [0; 64];
+    let mut next = Probe { session: 1, sequence: 0, ticks: 0 };
+    let mut probe = || {
+        next = Probe { sequence: next.sequence.wrapping_add(1), ticks: next.ticks + 77, ..next };
+        next.to_bytes()
+    };
+    group.bench_function("copy/template", |b| b.iter(|| *black_box(&mut frame) = template));
+    group.bench_function("copy-overwrite/probe", |b| {
         b.iter(|| {
-            probe = Probe { sequence: probe.sequence.wrapping_add(1), ticks: probe.ticks + 77, ..probe };
-            let mut udp = Udp::parse(black_box(&mut packet[34..])).expect("a UDP packet");
-            assert!(udp.overwrite(0, &probe.to_bytes()));
+            let frame = black_box(&mut frame);
+            *frame = template;
+            assert!(Udp::parse(&mut frame[34..]).expect("a UDP packet").overwrite(0, &probe()));
+        });
+    });
+    group.bench_function("copy-replace/probe", |b| {
+        b.iter(|| {
+            let frame = black_box(&mut frame);
+            *frame = template;
+            assert!(Udp::parse(&mut frame[34..]).expect("a UDP packet").replace(
+                0,
+                &[0; probe::LEN],
+                &probe()
+            ));
         });
     });
 

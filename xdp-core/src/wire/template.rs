@@ -16,16 +16,17 @@ pub const PACKET_SIZE_MIN: usize = 60;
 /// Its bytes are those on the wire but for the check sequence, which the card adds. All checksums are right.
 ///
 /// ```
-/// use xdp_core::wire::{Probe, Udp, UdpTemplate};
+/// use xdp_core::wire::{Pattern, Probe, Udp, UdpTemplate, probe};
 ///
-/// let template = UdpTemplate { packet_size: 64, ..UdpTemplate::default() };
+/// let template = UdpTemplate { packet_size: 64, pattern: Pattern::Byte(0), ..UdpTemplate::default() };
 /// let mut packet = [0; 64];
 /// assert_eq!(template.write(&mut packet), Ok(64));
 ///
-/// // From then on, a packet costs what differs.
+/// // From then on, a packet is a copy, and costs what differs.
+/// let mut frame = packet;
 /// let probe = Probe { session: 1, sequence: 2, ticks: 3 };
-/// let mut udp = Udp::parse(&mut packet[template.udp_offset()..]).unwrap();
-/// assert!(udp.overwrite(0, &probe.to_bytes()));
+/// let mut udp = Udp::parse(&mut frame[template.udp_offset()..]).unwrap();
+/// assert!(udp.replace(0, &[0; probe::LEN], &probe.to_bytes()));
 /// assert_eq!(Probe::read(udp.payload()), Some(probe));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

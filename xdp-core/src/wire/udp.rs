@@ -1,7 +1,5 @@
 //! UDP.
 
-use core::mem;
-
 use super::checksum::{Delta, Pseudo, Sum};
 use super::ipv4::Protocol;
 use super::{Bytes, Fields};
@@ -103,10 +101,24 @@ impl Udp<&mut [u8]> {
     /// False, and nothing changed, if `new` reaches past the payload.
     #[inline]
     pub fn overwrite<const N: usize>(&mut self, at: usize, new: &[u8; N]) -> bool {
+        match self.payload.get(at..).and_then(|rest| rest.first_chunk::<N>()) {
+            Some(&old) => self.replace(at, &old, new),
+            None => false,
+        }
+    }
+
+    /// [`overwrite`](Self::overwrite) where the caller knows the `old` bytes, say of a template just copied: reading
+    /// them back so soon would wait for the copy.
+    ///
+    /// The checksum comes out wrong if they are others.
+    #[inline]
+    pub fn replace<const N: usize>(&mut self, at: usize, old: &[u8; N], new: &[u8; N]) -> bool {
         let Some(place) = self.payload.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<N>()) else {
             return false;
         };
-        let delta = Delta::bytes(&mem::replace(place, *new), new);
+        debug_assert_eq!(place, old, "the bytes to be replaced");
+        *place = *new;
+        let delta = Delta::bytes(old, new);
         self.apply(if at % 2 == 0 { delta } else { delta.at_odd() });
         true
     }
@@ -226,7 +238,10 @@ mod tests {
             let at = random.below(len - 31);
             match random.below(4) {
                 0 => assert!(udp.overwrite(at, &[random.next() as u8; 1])),
-                1 => assert!(udp.overwrite(at, &random.next().to_be_bytes())),
+                1 => {
+                    let old: [u8; 8] = *udp.payload()[at..].first_chunk().unwrap();
+                    assert!(udp.replace(at, &old, &random.next().to_be_bytes()));
+                }
                 2 => assert!(udp.overwrite(at, &<[u8; 18]>::try_from(random.bytes(18)).unwrap())),
                 _ => assert!(udp.overwrite(at, &<[u8; 32]>::try_from(random.bytes(32)).unwrap())),
             }
@@ -245,6 +260,7 @@ mod tests {
         assert!(!udp.overwrite(3, &[0; 8]));
         assert!(!udp.overwrite(11, &[0; 1]));
         assert!(!udp.overwrite(usize::MAX, &[0; 1]));
+        assert!(!udp.replace(3, &[0; 8], &[0; 8]));
         assert_eq!(bytes, before);
         assert!(Udp::parse(&mut bytes).unwrap().overwrite(2, &[0; 8]));
     }
