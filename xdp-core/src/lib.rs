@@ -8,3 +8,4 @@ extern crate std;
 pub mod cpu;
 #[cfg(feature = "std")]
 pub mod netdev;
+pub mod wire;
