@@ -1,0 +1,341 @@
+//! Ports: what lends frames to the wire, takes arrived ones, sends, and takes sent ones back.
+
+use crate::far::Far;
+use crate::ring::{Consumer, Producer, RingMemory};
+use crate::uapi::{XDP_TXMD_FLAGS_CHECKSUM, XDP_TXMD_FLAGS_LAUNCH_TIME, XDP_TXMD_FLAGS_TIMESTAMP};
+use xdp_umem::{Desc, Frame, Umem};
+
+/// The receiving half of a port: lends free frames to the wire, takes arrived ones from it.
+pub trait Receive<'u> {
+    /// Lends a frame to receive into; gives it back if there is no room. The frame is one chunk.
+    fn offer(&mut self, frame: Frame<'u>) -> Result<(), Frame<'u>>;
+
+    /// Hands arrived packets to `judge`, one by one: up to `n`, or a few more where several sockets share the port.
+    /// Never stops inside a packet of several frames. Returns how many.
+    fn receive(&mut self, n: u32, judge: impl FnMut(Frame<'u>)) -> u32;
+
+    /// Publishes what was offered.
+    fn commit(&mut self);
+
+    /// How many more frames it takes, as of now if fewer than `wanted` are known of.
+    fn room(&mut self, wanted: u32) -> u32;
+
+    /// Chunks on the far side, those offered and not yet published too.
+    fn lent(&self) -> usize;
+
+    /// The most chunks it can have lent.
+    fn capacity(&self) -> usize;
+
+    /// Entries of the far side's that named no chunk of ours, or one that was here already: each a chunk lost. It keeps
+    /// counting as lent.
+    fn broken(&self) -> u64 {
+        0
+    }
+}
+
+/// The sending half of a port: queues frames, takes finished ones back.
+pub trait Transmit<'u> {
+    /// Queues a packet, all its frames or none; gives it back if there is no room, if it is empty, or if its TX metadata
+    /// is what the kernel would refuse.
+    fn send(&mut self, frame: Frame<'u>) -> Result<(), Frame<'u>>;
+
+    /// Hands every finished frame to `finished`: empty, its start where it was when sent. Returns how many.
+    fn reap(&mut self, finished: impl FnMut(Frame<'u>)) -> u32;
+
+    /// Publishes what was queued.
+    fn commit(&mut self);
+
+    /// Chunks on the far side, those queued and not yet published too.
+    fn lent(&self) -> usize;
+
+    /// The most chunks it can have queued.
+    fn capacity(&self) -> usize;
+
+    /// How many more frames it takes, as of now if fewer than `wanted` are known of.
+    fn room(&mut self, wanted: u32) -> u32;
+
+    /// As [`Receive::broken`].
+    fn broken(&self) -> u64 {
+        0
+    }
+}
+
+/// Both halves and the far side: what a worker turns the crank of.
+#[derive(Debug)]
+pub struct Port<R, T, F> {
+    /// The receiving half.
+    pub rx: R,
+    /// The sending half.
+    pub tx: T,
+    /// What is behind both.
+    pub far: F,
+}
+
+impl<R, T, F: Far> Port<R, T, F> {
+    /// Puts a port together.
+    pub const fn new(rx: R, tx: T, far: F) -> Self {
+        Self { rx, tx, far }
+    }
+}
+
+/// How many packets ahead the receiver asks for a packet's first line. Far enough to hide a miss, near enough to stay
+/// within a burst.
+const AHEAD: u32 = 4;
+
+/// The receiving half over rings: one fill ring, and an rx ring for each of the `K` sockets that share it.
+#[derive(Debug)]
+pub struct RingReceiver<'u, M, const K: usize = 1> {
+    umem: &'u Umem,
+    fill: Producer<u64, M>,
+    rx: [Consumer<Desc, M>; K],
+    /// What the fill ring's index would be with nothing lent, less the rx indices: with it, the indices count what is lent.
+    origin: u32,
+    /// The fragments of a packet whose last one has not arrived.
+    partial: [Option<Frame<'u>>; K],
+    partial_chunks: usize,
+    broken: u64,
+}
+
+impl<'u, M: RingMemory, const K: usize> RingReceiver<'u, M, K> {
+    /// # Safety
+    /// Addresses that come in on `rx` are ones that went out on `fill` (K1): nobody else writes or reads the far ends.
+    pub(crate) unsafe fn new(umem: &'u Umem, fill: Producer<u64, M>, rx: [Consumer<Desc, M>; K]) -> Self {
+        let mut half =
+            Self { umem, fill, rx, origin: 0, partial: [const { None }; K], partial_chunks: 0, broken: 0 };
+        half.origin = half.fill.index().wrapping_sub(half.taken());
+        half
+    }
+
+    #[inline]
+    fn taken(&self) -> u32 {
+        self.rx.iter().fold(0, |sum, rx| sum.wrapping_add(rx.index()))
+    }
+}
+
+impl<'u, M: RingMemory, const K: usize> Receive<'u> for RingReceiver<'u, M, K> {
+    #[inline]
+    fn offer(&mut self, frame: Frame<'u>) -> Result<(), Frame<'u>> {
+        let Some(slot) = self.fill.slot() else { return Err(frame) };
+        slot.fill(frame.into_chunk(self.umem));
+        Ok(())
+    }
+
+    #[inline]
+    fn receive(&mut self, n: u32, mut judge: impl FnMut(Frame<'u>)) -> u32 {
+        let Self { umem, rx, partial, partial_chunks, broken, .. } = self;
+        let mut packets = 0;
+        for (rx, partial) in rx.iter_mut().zip(partial) {
+            let mut no_packet = 0; // entries that ended none
+            let taken = rx.consume_ahead::<AHEAD>(
+                n,
+                |desc| prefetch(umem.hint(desc.addr)),
+                |desc| {
+                    // SAFETY: K1, the address was lent on this port's fill ring and comes back once.
+                    let frame = unsafe { Frame::from_desc(desc, umem) };
+                    let frame = match frame {
+                        Some(frame) if desc.options & Desc::CONTINUED == 0 && partial.is_none() => {
+                            Some(frame)
+                        }
+                        Some(frame) => assemble(partial, partial_chunks, frame, desc),
+                        None => {
+                            *broken += 1;
+                            None
+                        }
+                    };
+                    match frame {
+                        Some(frame) => judge(frame),
+                        None => no_packet += 1,
+                    }
+                },
+            );
+            packets += taken - no_packet;
+        }
+        packets
+    }
+
+    #[inline]
+    fn commit(&mut self) {
+        self.fill.commit();
+    }
+
+    #[inline]
+    fn room(&mut self, wanted: u32) -> u32 {
+        self.fill.free(wanted)
+    }
+
+    #[inline]
+    fn lent(&self) -> usize {
+        let lent = self.fill.index().wrapping_sub(self.taken()).wrapping_sub(self.origin);
+        lent as usize + self.partial_chunks + self.broken as usize
+    }
+
+    fn capacity(&self) -> usize {
+        self.fill.capacity() as usize
+    }
+
+    fn broken(&self) -> u64 {
+        self.broken
+    }
+}
+
+/// Adds a fragment to the packet it belongs to; the packet, when it is whole.
+#[cold]
+fn assemble<'u>(
+    partial: &mut Option<Frame<'u>>,
+    chunks: &mut usize,
+    frame: Frame<'u>,
+    desc: Desc,
+) -> Option<Frame<'u>> {
+    *chunks += 1;
+    match partial {
+        Some(packet) => packet.append(frame).expect("a received frame has 256 bytes before it"),
+        None => *partial = Some(frame),
+    }
+    if desc.options & Desc::CONTINUED != 0 {
+        return None;
+    }
+    let packet = partial.take()?;
+    *chunks -= packet.chunks();
+    Some(packet)
+}
+
+#[inline]
+fn prefetch(packet: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint; it reads nothing, whatever the address.
+    unsafe {
+        core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(packet.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = packet;
+}
+
+/// The sending half over rings: a tx ring for each of the `K` sockets that share one completion ring.
+#[derive(Debug)]
+pub struct RingTransmitter<'u, M, const K: usize = 1> {
+    umem: &'u Umem,
+    tx: [Producer<Desc, M>; K],
+    completion: Consumer<u64, M>,
+    /// As the receiver's.
+    origin: u32,
+    /// The ring that sends now.
+    turn: usize,
+    broken: u64,
+}
+
+impl<'u, M: RingMemory, const K: usize> RingTransmitter<'u, M, K> {
+    /// # Safety
+    /// Addresses that come in on `completion` are ones that went out on `tx` (K1): nobody else writes or reads the far ends.
+    pub(crate) unsafe fn new(
+        umem: &'u Umem,
+        tx: [Producer<Desc, M>; K],
+        completion: Consumer<u64, M>,
+    ) -> Self {
+        const { assert!(K > 0) };
+        let mut half = Self { umem, tx, completion, origin: 0, turn: 0, broken: 0 };
+        half.origin = half.queued().wrapping_sub(half.completion.index());
+        half
+    }
+
+    #[inline]
+    fn queued(&self) -> u32 {
+        self.tx.iter().fold(0, |sum, tx| sum.wrapping_add(tx.index()))
+    }
+
+    /// A packet that is not simply one frame.
+    #[cold]
+    fn send_unusual(&mut self, mut frame: Frame<'u>) -> Result<(), Frame<'u>> {
+        let chunks = frame.chunks() as u32;
+        let sendable = frame.fragments().all(|fragment| !fragment.is_empty())
+            && (!frame.has_tx_metadata() || metadata_is_valid(&frame, self.umem));
+        let tx = &mut self.tx[self.turn];
+        if !sendable || tx.free(chunks) < chunks {
+            return Err(frame);
+        }
+        frame.fragments().for_each(|fragment| fragment.assert_of(self.umem));
+        loop {
+            let rest = frame.take_rest();
+            let mut desc = frame.into_desc(self.umem);
+            let Some(next) = rest else {
+                let _ = tx.push(desc);
+                return Ok(());
+            };
+            desc.options |= Desc::CONTINUED;
+            let _ = tx.push(desc);
+            frame = next;
+            frame.set_tx_metadata(false); // only a packet's first frame has any
+        }
+    }
+}
+
+impl<'u, M: RingMemory, const K: usize> Transmit<'u> for RingTransmitter<'u, M, K> {
+    #[inline]
+    fn send(&mut self, frame: Frame<'u>) -> Result<(), Frame<'u>> {
+        if !frame.is_plain() {
+            return self.send_unusual(frame);
+        }
+        let tx = &mut self.tx[if K == 1 { 0 } else { self.turn }];
+        let Some(slot) = tx.slot() else { return Err(frame) };
+        slot.fill(frame.into_desc(self.umem));
+        Ok(())
+    }
+
+    #[inline]
+    fn reap(&mut self, mut finished: impl FnMut(Frame<'u>)) -> u32 {
+        let Self { umem, completion, broken, .. } = self;
+        completion.consume(completion.capacity(), |addr| {
+            // SAFETY: K1, the address was queued on this port's tx ring and comes back once.
+            match unsafe { Frame::from_desc(Desc { addr, len: 0, options: 0 }, umem) } {
+                Some(frame) => finished(frame),
+                None => *broken += 1,
+            }
+        })
+    }
+
+    #[inline]
+    fn commit(&mut self) {
+        if K == 1 {
+            self.tx[0].commit();
+        } else {
+            for tx in &mut self.tx {
+                tx.commit();
+            }
+            self.turn = (self.turn + 1) % K;
+        }
+    }
+
+    #[inline]
+    fn lent(&self) -> usize {
+        let lent = self.queued().wrapping_sub(self.completion.index()).wrapping_sub(self.origin);
+        lent as usize + self.broken as usize
+    }
+
+    fn capacity(&self) -> usize {
+        self.tx.iter().map(|tx| tx.capacity() as usize).sum()
+    }
+
+    #[inline]
+    fn room(&mut self, wanted: u32) -> u32 {
+        self.tx[self.turn].free(wanted)
+    }
+
+    fn broken(&self) -> u64 {
+        self.broken
+    }
+}
+
+/// Whether the kernel would take the TX metadata before this packet: in copy mode it does not consume a descriptor
+/// whose metadata it refuses, so that one bad request would block the ring for good (`xsk_skb_metadata`, `net/xdp/xsk.c`).
+fn metadata_is_valid(frame: &Frame<'_>, umem: &Umem) -> bool {
+    const KNOWN: u64 = XDP_TXMD_FLAGS_TIMESTAMP | XDP_TXMD_FLAGS_CHECKSUM | XDP_TXMD_FLAGS_LAUNCH_TIME;
+    let len = umem.layout().tx_metadata_len() as usize;
+    let head = frame.head();
+    if len < 24 || head.len() < len {
+        return false;
+    }
+    let metadata = &head[head.len() - len..];
+    let flags = u64::from_ne_bytes(metadata[..8].try_into().expect("eight bytes"));
+    let half = |at: usize| u32::from(u16::from_ne_bytes([metadata[at], metadata[at + 1]]));
+    let checksum_inside = (half(8) + half(10) + 2) as usize <= frame.len();
+    flags & !KNOWN == 0 && (flags & XDP_TXMD_FLAGS_CHECKSUM == 0 || checksum_inside)
+}
