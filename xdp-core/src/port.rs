@@ -126,6 +126,7 @@ impl<'u, M: RingMemory, const K: usize> Receive<'u> for RingReceiver<'u, M, K> {
         let mut packets = 0;
         for (rx, partial) in rx.iter_mut().zip(partial) {
             let mut no_packet = 0; // entries that ended none
+            let mut assembling = partial.is_some();
             let taken = rx.consume_ahead::<AHEAD>(
                 n,
                 |desc| prefetch(umem.hint(desc.addr)),

@@ -70,20 +70,21 @@ impl Cut {
         (inside && chunk % u64::from(self.size) == 0).then_some((chunk, start))
     }
 
-    /// The chunk's first byte. `chunk` is from [`split`](Self::split).
+    /// The packet's first byte. `chunk` and `start` are from [`split`](Self::split).
     #[inline]
-    pub(crate) fn pointer(&self, chunk: u64) -> NonNull<u8> {
-        debug_assert!(chunk < self.len);
-        // SAFETY: inside the region, as `split` checked.
-        unsafe { self.base.add(chunk as usize) }
+    pub(crate) fn pointer(&self, chunk: u64, start: u32) -> NonNull<u8> {
+        debug_assert!(chunk < self.len && start <= self.size);
+        // SAFETY: inside the region or, with nothing in the packet, just behind its chunk, as `split` checked.
+        unsafe { self.base.add((chunk + u64::from(start)) as usize) }
     }
 
-    /// The address of the chunk that begins at `pointer`. Panics if it is not of this UMEM.
+    /// The address of the chunk in which a packet begins at `pointer`, `start` bytes in. Panics if it is not of this UMEM.
     #[inline]
-    pub(crate) fn address(&self, pointer: NonNull<u8>) -> u64 {
-        let address = (pointer.as_ptr() as usize).wrapping_sub(self.base.as_ptr() as usize) as u64;
-        assert!(address < self.len, "a frame of another UMEM");
-        address
+    pub(crate) fn chunk(&self, pointer: NonNull<u8>, start: u16) -> u64 {
+        let offset = (pointer.as_ptr() as usize).wrapping_sub(self.base.as_ptr() as usize) as u64;
+        let chunk = offset.wrapping_sub(start.into());
+        assert!(chunk < self.len, "a frame of another UMEM");
+        chunk
     }
 
     /// A packet's address in a tx ring.
@@ -169,12 +170,11 @@ impl Umem {
         Some(unsafe { self.cut.base.add(chunk as usize + start as usize) })
     }
 
-    /// Where a received packet will turn out to lie, unchecked: for a prefetch, never to be read through.
+    /// Where a received packet will turn out to lie, unchecked: for a prefetch, never to be read through. In an unaligned UMEM
+    /// it is nowhere, and the prefetch without effect.
     #[inline]
     pub fn hint(&self, addr: u64) -> *const u8 {
-        // The offset an unaligned address has on top is its packet's; an aligned one has nothing there.
-        let offset = (addr & ((1 << OFFSET_SHIFT) - 1)) + (addr >> OFFSET_SHIFT);
-        self.cut.base.as_ptr().wrapping_add(offset as usize)
+        self.cut.base.as_ptr().wrapping_add(addr as usize)
     }
 
     /// The address of the chunk a ring's address lies in, without its packet's offset; `None` outside the UMEM.
