@@ -2,6 +2,7 @@
 //!
 //! - [`stages`]: reflector, forwarder, sink, generator, pinger, filter, and what counts and burdens between them.
 //! - [`samples`]: round trips out of the hot loop, four stamps each.
+//! - `results` (feature `results`): samples summed up, and the document every program prints with `--json`.
 //!
 //! Without its default feature `cli` this library needs `xdp-core`, `rtrb` and `libc`, nothing else.
 //!
@@ -23,5 +24,7 @@
 #![deny(unsafe_code)]
 extern crate alloc;
 
+#[cfg(feature = "results")]
+pub mod results;
 pub mod samples;
 pub mod stages;

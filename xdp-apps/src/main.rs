@@ -1,5 +1,10 @@
 //! `xdp-apps`: one program, a command for each thing to do with packets.
 #![forbid(unsafe_code)]
+#![allow(
+    clippy::std_instead_of_core,
+    clippy::std_instead_of_alloc,
+    reason = "a program, which has std; its library may go without"
+)]
 
 mod cli;
 mod session;

@@ -14,8 +14,9 @@ use xdp_core::netdev::{self, Namespace};
 use xdp_core::ring::KernelRing;
 use xdp_core::uapi::Statistics;
 use xdp_core::{
-    Clock, Counters, Error, Far, Granted, Idle, Layout, Mode, Receive, RegionOptions, Registration, RingReceiver,
-    RingTransmitter, Rules, Stage, State, Stop, Transmit, Umem, Worker, XskConfig, XskFar, XskPort, cpu,
+    Clock, Counters, Error, Far, Granted, Idle, Layout, Mode, Receive, RegionOptions, Registration,
+    RingReceiver, RingTransmitter, Rules, Stage, State, Stop, Transmit, Umem, Worker, XskConfig, XskFar,
+    XskPort, cpu,
 };
 
 /// A worker over real sockets.
@@ -52,7 +53,8 @@ impl Setup {
             operation: "map",
             object: format!("a UMEM of {} KiB", self.layout.len() / 1024),
             errno,
-            remedy: "fewer or smaller chunks may fit; --huge-pages=require needs free ones (vm.nr_hugepages)".into(),
+            remedy: "fewer or smaller chunks may fit; --huge-pages=require needs free ones (vm.nr_hugepages)"
+                .into(),
         })
     }
 
@@ -80,7 +82,7 @@ impl Setup {
                 for (interface, queue) in &place.ports {
                     ports.push(registration.bind(interface, *queue, &self.xsk)?);
                 }
-                all.push(<[_; N]>::try_from(ports).ok().expect("a place has as many ports as its worker"));
+                all.push(<[_; N]>::try_from(ports).expect("a place has as many ports as its worker"));
             }
             Ok(all)
         })?
@@ -247,7 +249,9 @@ pub(crate) struct Crew<'w> {
 impl<'w> Crew<'w> {
     /// One crew a core: workers on the same core share a thread, which turns them in rotation. A worker without a core
     /// has a thread to itself.
-    pub(crate) fn muster(cranks: impl IntoIterator<Item = (Option<usize>, Box<dyn Crank + 'w>)>) -> Vec<Self> {
+    pub(crate) fn muster(
+        cranks: impl IntoIterator<Item = (Option<usize>, Box<dyn Crank + 'w>)>,
+    ) -> Vec<Self> {
         let mut crews: Vec<Self> = Vec::new();
         for (core, crank) in cranks {
             match crews.iter_mut().find(|crew| core.is_some() && crew.core == core) {
@@ -474,13 +478,16 @@ impl Drop for Interrupts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use xdp_core::{Frame, Verdict};
     use xdp_core::sim;
+    use xdp_core::{Frame, Verdict};
 
     fn workers<'u, S: Stage>(
         umem: &'u Umem,
         mut stage: impl FnMut() -> S,
-    ) -> (Vec<Worker<'u, impl Receive<'u> + Send, impl Transmit<'u> + Send, impl Far + Send, S, 1>>, Vec<sim::Wire<'u>>) {
+    ) -> (
+        Vec<Worker<'u, impl Receive<'u> + Send, impl Transmit<'u> + Send, impl Far + Send, S, 1>>,
+        Vec<sim::Wire<'u>>,
+    ) {
         let frames = umem.take_frames().unwrap().split(2);
         let (mut workers, mut wires) = (Vec::new(), Vec::new());
         for frames in frames {
@@ -533,8 +540,12 @@ mod tests {
     fn the_watcher_can_end_a_run_and_reads_what_the_workers_did() {
         let umem = Umem::heap(Layout::new(2048, 2048).unwrap());
         let (mut workers, mut wires) = workers(&umem, || drop_it);
-        workers.iter_mut().for_each(|worker| { worker.turn(); });
-        wires.iter_mut().for_each(|wire| { wire.inject(b"a packet"); });
+        workers.iter_mut().for_each(|worker| {
+            worker.turn();
+        });
+        wires.iter_mut().for_each(|wire| {
+            wire.inject(b"a packet");
+        });
         let gauges: Vec<Arc<Gauge>> = (0..2).map(|_| Arc::default()).collect();
         let crews = Crew::muster(workers.iter_mut().zip(&gauges).map(|(worker, gauge)| {
             let seat = Seat::new(worker, gauge.clone(), Idle::Spin, |_: &mut _, _: &Counters| false);

@@ -5,7 +5,7 @@ use super::units::{self, Cores, InterfaceSpec, Queues};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::Ipv4Addr;
 use std::time::Duration;
-use xdp_core::netdev::Mac;
+use xdp_core::wire::Mac;
 use xdp_core::{HugePages, Idle, Mode, Rules};
 
 const AFTER_HELP: &str = "\
@@ -188,11 +188,23 @@ pub(crate) struct Man {
 #[command(next_help_heading = "Interface and socket")]
 pub(crate) struct Device {
     /// The interface, perhaps with its queues (eth1:0-3); give it twice to forward between two
-    #[arg(long = "iface", value_name = "IFACE[:QUEUES]", required = true, env = "XDP_APPS_IFACE", value_delimiter = ' ')]
+    #[arg(
+        long = "iface",
+        value_name = "IFACE[:QUEUES]",
+        required = true,
+        env = "XDP_APPS_IFACE",
+        value_delimiter = ' '
+    )]
     pub(crate) interfaces: Vec<InterfaceSpec>,
 
     /// Its queues, a worker on a core of its own for each: 0, 0-3, 0,2 or all
-    #[arg(long = "queues", visible_alias = "queue", value_name = "QUEUES", env = "XDP_APPS_QUEUES", default_value = "0")]
+    #[arg(
+        long = "queues",
+        visible_alias = "queue",
+        value_name = "QUEUES",
+        env = "XDP_APPS_QUEUES",
+        default_value = "0"
+    )]
     pub(crate) queues: Queues,
 
     /// The network namespace it is in: a name (ip netns), or a process id
@@ -220,7 +232,7 @@ pub(crate) struct Device {
     pub(crate) busy_poll: Option<u16>,
 
     /// Which packets leave the host's stack: all, 'udp port 9000 or icmp', 'vlan 7 and ip6', ... [default: ping: its replies;
-    /// others: all]
+    /// generate: none; others: all]
     #[arg(long = "match", value_name = "RULES", env = "XDP_APPS_MATCH")]
     pub(crate) rules: Option<Rules>,
 
@@ -245,7 +257,13 @@ pub(crate) struct Device {
     pub(crate) chunks: Option<u32>,
 
     /// Put the packets on 2 MiB pages
-    #[arg(long, value_name = "WISH", env = "XDP_APPS_HUGE_PAGES", default_value = "prefer", help_heading = "Memory and cores")]
+    #[arg(
+        long,
+        value_name = "WISH",
+        env = "XDP_APPS_HUGE_PAGES",
+        default_value = "prefer",
+        help_heading = "Memory and cores"
+    )]
     pub(crate) huge_pages: HugePagesWish,
 
     /// The cores of the workers, in their order [default: the last ones that no other xdp-apps has]
@@ -253,7 +271,13 @@ pub(crate) struct Device {
     pub(crate) cpu: Option<Cores>,
 
     /// What a worker does when there is nothing to do
-    #[arg(long, value_name = "HOW", env = "XDP_APPS_IDLE", default_value = "spin", help_heading = "Memory and cores")]
+    #[arg(
+        long,
+        value_name = "HOW",
+        env = "XDP_APPS_IDLE",
+        default_value = "spin",
+        help_heading = "Memory and cores"
+    )]
     pub(crate) idle: IdleWish,
 
     /// Take an interface that carries the default route or your own connection
@@ -303,7 +327,7 @@ pub(crate) struct Packet {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Packets")]
 pub(crate) struct Pace {
-    /// Time between two packets, over all queues; 0 is as fast as it goes
+    /// Time between two packets, over all queues; 0 is as fast as it goes [default: ping: 1ms; generate: 0]
     #[arg(long, value_name = "TIME", env = "XDP_APPS_INTERVAL", value_parser = units::duration, conflicts_with = "rate")]
     pub(crate) interval: Option<Duration>,
 

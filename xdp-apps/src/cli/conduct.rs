@@ -9,8 +9,9 @@ use crate::session::{self, Crank, Crew, End, Gauge, Interrupts, Ran, Seat, Worke
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use xdp_apps::results::{Host, Row, Transport, WorkerRow, syscalls_per_packet};
 use xdp_core::netdev::journal::Journal;
-use xdp_core::{Clock, Counters, Pages, Stage, Stop, ticks};
+use xdp_core::{Clock, Counters, Stage, Stop, Umem, ticks};
 
 /// What a worker's goal is told beside its own stage.
 pub(crate) struct Context<'c> {
@@ -39,10 +40,13 @@ pub(crate) struct Outcome<T> {
     pub(crate) workers: Vec<WorkerReport>,
     /// What was kept of each worker's stage.
     pub(crate) stages: Vec<T>,
+    /// What is said of each worker.
+    pub(crate) rows: Vec<Row>,
+    /// What this command alone counts, by name, of each worker.
+    pub(crate) extras: Vec<Vec<(&'static str, u64)>>,
+    pub(crate) host: Host,
     pub(crate) elapsed: Duration,
     pub(crate) clock: Clock,
-    /// What the UMEM lies on.
-    pub(crate) pages: Pages,
     pub(crate) interrupted: bool,
     /// Why it did not end as it should have: told after the report.
     pub(crate) failure: Option<Failure>,
@@ -58,6 +62,12 @@ pub(crate) struct App<M, G, K> {
     pub(crate) keep: K,
     /// How far a progress bar goes, and of what: received or sent.
     pub(crate) progress: Progress,
+}
+
+/// What the calling thread does while the workers work, and how often.
+pub(crate) struct Tend<'t> {
+    pub(crate) interval: Duration,
+    pub(crate) job: &'t mut dyn FnMut(),
 }
 
 /// What a command counts towards its `--count`.
@@ -80,7 +90,9 @@ pub(crate) fn preface(plan: &Plan, run: &Run) {
     }
     let left = Journal::leftovers().map_or(0, |leftovers| leftovers.len());
     if left > 0 {
-        eprintln!("note: {left} run(s) that were killed left something changed on this host; `xdp-apps restore` puts it back");
+        eprintln!(
+            "note: {left} run(s) that were killed left something changed on this host; `xdp-apps restore` puts it back"
+        );
     }
 }
 
@@ -95,12 +107,11 @@ pub(crate) fn show(plan: &Plan, run: &Run) {
 }
 
 /// Runs a command's stages: memory, sockets, workers on their cores, until each is done; then everything in reverse.
-/// `tend` is called now and then from the calling thread.
 pub(crate) fn run<S, T, M, G, K, const N: usize>(
     plan: &Plan,
     run: &Run,
     app: App<M, G, K>,
-    mut tend: impl FnMut(),
+    mut tend: Option<Tend<'_>>,
 ) -> Result<Outcome<T>, Failure>
 where
     S: Stage + Send,
@@ -138,8 +149,11 @@ where
     let crews = Crew::muster(cranks);
     let mut live = Live::new(run, plan.limits, progress);
     let began = Instant::now();
-    let ran = session::run(crews, &Stop::new(), live.interval(), || {
-        tend();
+    let interval = tend.as_ref().map_or(live.interval(), |tend| tend.interval.min(live.interval()));
+    let ran = session::run(crews, &Stop::new(), interval, || {
+        if let Some(tend) = &mut tend {
+            (tend.job)();
+        }
         live.show(Gauge::sum(&gauges), began.elapsed());
         ControlFlow::Continue(())
     });
@@ -158,17 +172,46 @@ where
             format!("{}: a worker panicked: {words}; this is a bug, please report it", plan.command),
         )),
     };
-    let reports = workers.iter().zip(&setup.seats).map(|(worker, seat)| WorkerReport::of(worker, seat.core)).collect();
+    let reports: Vec<_> =
+        workers.iter().zip(&setup.seats).map(|(worker, seat)| WorkerReport::of(worker, seat.core)).collect();
     let stages = workers.iter_mut().map(|worker| keep(worker.stage_mut())).collect();
+    let mut host = Host::read(&clock);
+    for seat in &setup.seats {
+        host.place(format!("{} {}", plan.command, path(&seat.ports)), seat.core);
+    }
     Ok(Outcome {
+        rows: reports.iter().map(|report| row(plan, report, &umem, elapsed)).collect(),
+        extras: vec![Vec::new(); reports.len()],
         workers: reports,
         stages,
+        host,
         elapsed,
         clock,
-        pages: umem.region().pages(),
         interrupted: interrupts.came(),
         failure,
     })
+}
+
+/// What is said of a worker by every command; it has a row for itself, for what it was granted may differ from the others'.
+fn row(plan: &Plan, report: &WorkerReport, umem: &Umem, elapsed: Duration) -> Row {
+    let mode = plan.setup.program.as_ref().map(|(mode, _)| *mode);
+    let names: Vec<_> = report.ports.iter().map(|port| (port.interface.clone(), port.queue)).collect();
+    let mut worker = WorkerRow::new(report.core, report.conserved, &report.counters);
+    for port in &report.ports {
+        worker = worker.socket(&port.statistics);
+    }
+    let granted = &report.ports[0].granted;
+    let mut row = Row::new(path(&names), Transport::AfXdp).granted(granted, mode, umem).worker(worker);
+    let packets = row.sent.max(row.received);
+    row.rate_pps = packets as f64 / elapsed.as_secs_f64().max(1e-9);
+    row.syscalls_per_packet = syscalls_per_packet(&report.counters, packets);
+    row
+}
+
+/// "eth1:0", or "eth1:0-eth2:0".
+fn path(ports: &[(String, u32)]) -> String {
+    let ports: Vec<_> = ports.iter().map(|(interface, queue)| format!("{interface}:{queue}")).collect();
+    ports.join("-")
 }
 
 impl<T> Outcome<T> {
@@ -181,7 +224,10 @@ impl<T> Outcome<T> {
             let core = worker.core.unwrap_or_default();
             return Err(Failure::new(
                 Code::Runtime,
-                format!("the worker on core {core} lost or doubled a frame: {:?}; this is a bug, please report it", worker.counters),
+                format!(
+                    "the worker on core {core} lost or doubled a frame: {:?}; this is a bug, please report it",
+                    worker.counters
+                ),
             ));
         }
         Ok(match (self.interrupted, incomplete) {

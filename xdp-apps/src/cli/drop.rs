@@ -23,8 +23,10 @@ pub(crate) fn run(args: &Drop) -> Result<Code, Failure> {
         keep: |sink: &mut Sink| sink.counts(),
         progress: Progress::Received,
     };
-    let outcome = conduct::run::<_, _, _, _, _, 1>(&plan, &args.run, app, || ())?;
-    let bytes = outcome.stages.iter().map(|counts| counts.bytes).sum();
-    report::print(&plan, &args.run, &outcome, &[("bytes", bytes)]);
+    let mut outcome = conduct::run::<_, _, _, _, _, 1>(&plan, &args.run, app, None)?;
+    for (extras, counts) in outcome.extras.iter_mut().zip(&outcome.stages) {
+        extras.push(("bytes", counts.bytes));
+    }
+    report::print(&plan, &args.run, &outcome);
     outcome.code(false)
 }

@@ -57,13 +57,17 @@ fn code_of(errno: Errno) -> Code {
     match errno {
         Errno::EPERM | Errno::EACCES => Code::Environment,
         // the kernel or the driver has no such thing
-        Errno::EOPNOTSUPP | Errno::ENOPROTOOPT | Errno::ENOSYS | Errno::EAFNOSUPPORT | Errno::EPROTONOSUPPORT => {
-            Code::Environment
-        }
+        Errno::EOPNOTSUPP
+        | Errno::ENOPROTOOPT
+        | Errno::ENOSYS
+        | Errno::EAFNOSUPPORT
+        | Errno::EPROTONOSUPPORT => Code::Environment,
         // the memory-lock limit, or memory itself
         Errno::ENOBUFS | Errno::ENOMEM => Code::Environment,
         // names what is not there, or asks for what cannot be
-        Errno::ENODEV | Errno::ENOENT | Errno::ESRCH | Errno::EINVAL | Errno::ERANGE | Errno::EMSGSIZE => Code::Usage,
+        Errno::ENODEV | Errno::ENOENT | Errno::ESRCH | Errno::EINVAL | Errno::ERANGE | Errno::EMSGSIZE => {
+            Code::Usage
+        }
         _ => Code::Runtime,
     }
 }

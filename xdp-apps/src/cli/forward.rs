@@ -18,19 +18,23 @@ pub(crate) fn run(args: &Forward) -> Result<Code, Failure> {
     }
     conduct::preface(&plan, &args.run);
     let options = ForwarderOptions {
-        dst_mac: args.dst_mac.map(|mac| mac.0.into()),
-        src_mac: args.src_mac.map(|mac| mac.0.into()),
+        dst_mac: args.dst_mac,
+        src_mac: args.src_mac,
         finish_checksums: args.fix_checksums == FixChecksums::Auto,
     };
     let app = App {
         stage: |_, _: &_| Ok(Forwarder::new(options)),
-        goal: |_: &mut Forwarder, _: &Counters, context: &Context<'_>| context.is_over() || context.is_received(),
+        goal: |_: &mut Forwarder, _: &Counters, context: &Context<'_>| {
+            context.is_over() || context.is_received()
+        },
         keep: |forwarder: &mut Forwarder| forwarder.counts(),
         progress: Progress::Received,
     };
-    let outcome = conduct::run::<_, _, _, _, _, 2>(&plan, &args.run, app, || ())?;
-    let finished = outcome.stages.iter().map(|counts| counts.checksums_finished).sum();
-    let short = outcome.stages.iter().map(|counts| counts.too_short).sum();
-    report::print(&plan, &args.run, &outcome, &[("checksums_finished", finished), ("too_short", short)]);
+    let mut outcome = conduct::run::<_, _, _, _, _, 2>(&plan, &args.run, app, None)?;
+    for (extras, counts) in outcome.extras.iter_mut().zip(&outcome.stages) {
+        extras.push(("checksums_finished", counts.checksums_finished));
+        extras.push(("too_short", counts.too_short));
+    }
+    report::print(&plan, &args.run, &outcome);
     outcome.code(false)
 }

@@ -7,6 +7,7 @@ use super::failure::{Code, Failure};
 use super::packet;
 use super::plan::{Plan, Wish};
 use super::report;
+use std::time::Duration;
 use xdp_apps::stages::{Generator, GeneratorOptions, Pace};
 use xdp_core::{Clock, Counters};
 
@@ -18,11 +19,12 @@ pub(crate) fn run(args: &Generate) -> Result<Code, Failure> {
     let wish = Wish { command: "generate", rules: None, ports: 1, packet_size: Some(packet_size) };
     let plan = Plan::new(&wish, &args.device, &args.run)?;
     let workers = plan.setup.seats.len();
-    let interval = packet::interval(&args.pace, workers);
     let options = (0..workers).map(|worker| {
-        let template = packet::template(&plan, worker, &args.addresses, packet_size, SRC_PORT + worker as u16)?;
+        let template =
+            packet::template(&plan, worker, &args.addresses, packet_size, SRC_PORT + worker as u16)?;
         let count = plan.limits.count.map(|count| packet::share(count, workers, worker));
-        let options = GeneratorOptions { template, count, burst: plan.setup.burst, ..GeneratorOptions::default() };
+        let options =
+            GeneratorOptions { template, count, burst: plan.setup.burst, ..GeneratorOptions::default() };
         Generator::new(options).map_err(|error| Failure::usage(error.to_string()))?;
         Ok(options)
     });
@@ -34,7 +36,7 @@ pub(crate) fn run(args: &Generate) -> Result<Code, Failure> {
     conduct::preface(&plan, &args.run);
     let app = App {
         stage: |worker: usize, clock: &Clock| {
-            let pace = match clock.to_ticks(interval.as_nanos() as u64) {
+            let pace = match packet::interval_ticks(&args.pace, Duration::ZERO, workers, clock) {
                 0 => Pace::Max,
                 ticks => Pace::Interval(ticks),
             };
@@ -50,8 +52,8 @@ pub(crate) fn run(args: &Generate) -> Result<Code, Failure> {
         keep: |generator: &mut Generator| generator.sent(),
         progress: Progress::Sent,
     };
-    let outcome = conduct::run::<_, _, _, _, _, 1>(&plan, &args.run, app, || ())?;
+    let outcome = conduct::run::<_, _, _, _, _, 1>(&plan, &args.run, app, None)?;
     let sent = outcome.stages.iter().sum::<u64>();
-    report::print(&plan, &args.run, &outcome, &[]);
+    report::print(&plan, &args.run, &outcome);
     outcome.code(plan.limits.count.is_some_and(|count| sent < count && plan.limits.duration.is_none()))
 }

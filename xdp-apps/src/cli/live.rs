@@ -39,7 +39,8 @@ impl Live {
             (true, ..) | (false, false, false, _) => Display::None,
             (false, false, true, _) => Display::Lines,
             (false, true, _, Some(count)) => {
-                let style = ProgressStyle::with_template("{bar:30} {percent:>3}% {msg}").expect("a template that is right");
+                let style = ProgressStyle::with_template("{bar:30} {percent:>3}% {msg}")
+                    .expect("a template that is right");
                 Display::Bar(ProgressBar::with_draw_target(Some(count), target).with_style(style))
             }
             (false, true, _, None) => {
@@ -50,12 +51,16 @@ impl Live {
         Self { display, progress, last: Default::default() }
     }
 
-    /// How often to call [`show`](Self::show).
+    /// How often to call [`show`](Self::show), at least.
     pub(crate) fn interval(&self) -> Duration {
         if matches!(self.display, Display::None) { UNSEEN } else { SHOWN }
     }
 
+    /// Shows what was reached, a second after the last time or later.
     pub(crate) fn show(&mut self, now: Reading, elapsed: Duration) {
+        if elapsed.saturating_sub(self.last.1) + Duration::from_millis(50) < SHOWN {
+            return;
+        }
         let text = line(&self.last, &now, elapsed);
         self.last = (now, elapsed);
         match &self.display {

@@ -58,7 +58,8 @@ mod tests {
 
     #[test]
     fn a_usage_error_is_one_line() {
-        let error = args::Cli::try_parse_from(["xdp-apps", "drop", "--ring-size", "2x", "--iface", "a"]).unwrap_err();
+        let error =
+            args::Cli::try_parse_from(["xdp-apps", "drop", "--ring-size", "2x", "--iface", "a"]).unwrap_err();
         assert_eq!(
             one_line(&error.to_string()),
             "invalid value '2x' for '--ring-size <ENTRIES>': `2x` is no size: write it as 2048, 2k or 4k; \

@@ -6,7 +6,8 @@ use super::failure::Failure;
 use super::plan::{self, Plan};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
-use xdp_core::wire::UdpTemplate;
+use xdp_core::Clock;
+use xdp_core::wire::{Mac, UdpTemplate};
 
 /// Addresses of the benchmark network (RFC 2544), for a host that has none.
 const SRC_IP: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
@@ -31,16 +32,16 @@ pub(crate) fn template(
             ))
         })?,
     };
-    let no_mac = || Failure::usage(format!("send from {}: it has no MAC address; give --src-mac", interface.name));
-    let source_mac = addresses.src_mac.or(interface.mac).ok_or_else(no_mac)?;
+    let no_mac =
+        || Failure::usage(format!("send from {}: it has no MAC address; give --src-mac", interface.name));
+    let source_mac = addresses.src_mac.or(interface.mac.map(|mac| Mac(mac.0))).ok_or_else(no_mac)?;
     let src_ip = match addresses.src_ip {
         Some(ip) => ip,
         None => plan::own_address(plan, interface)?.unwrap_or(SRC_IP),
     };
     Ok(UdpTemplate {
-        // the wire's addresses and the host's are one type's bytes
-        source_mac: source_mac.0.into(),
-        destination_mac: destination_mac.0.into(),
+        source_mac,
+        destination_mac,
         source: SocketAddrV4::new(src_ip, src_port),
         destination: SocketAddrV4::new(dst_ip, addresses.port),
         vlan: addresses.vlan,
@@ -49,14 +50,13 @@ pub(crate) fn template(
     })
 }
 
-/// Time between two packets of one of `workers`; zero for as fast as it goes, which is also what nothing typed means.
-pub(crate) fn interval(pace: &Pace, workers: usize) -> Duration {
-    let together = match (pace.interval, pace.rate) {
-        (Some(interval), _) => interval,
-        (None, Some(rate)) => Duration::from_nanos(1_000_000_000 / rate),
-        (None, None) => Duration::ZERO,
+/// Ticks between two packets of one of `workers`; 0 for as fast as it goes. `usual` where nothing was typed.
+pub(crate) fn interval_ticks(pace: &Pace, usual: Duration, workers: usize, clock: &Clock) -> u64 {
+    let ticks = match (pace.interval, pace.rate) {
+        (None, Some(rate)) => return clock.frequency() * workers as u64 / rate,
+        (interval, _) => clock.to_ticks(interval.unwrap_or(usual).as_nanos() as u64),
     };
-    together * workers as u32
+    ticks * workers as u64
 }
 
 /// A worker's part of a number of packets; the first takes what does not divide.
@@ -78,10 +78,14 @@ mod tests {
 
     #[test]
     fn a_rate_is_that_of_all_workers_together() {
-        let pace = Pace { interval: None, rate: Some(100_000) };
-        assert_eq!(interval(&pace, 2), Duration::from_micros(20));
-        let pace = Pace { interval: Some(Duration::from_millis(1)), rate: None };
-        assert_eq!(interval(&pace, 1), Duration::from_millis(1));
-        assert_eq!(interval(&Pace { interval: None, rate: None }, 1), Duration::ZERO);
+        let clock = Clock::with_frequency(2_000_000_000);
+        let ticks = |interval, rate, workers| {
+            interval_ticks(&Pace { interval, rate }, Duration::from_millis(1), workers, &clock)
+        };
+        assert_eq!(ticks(None, Some(100_000), 2), 40_000);
+        assert_eq!(ticks(None, Some(14_880_000), 1), 134);
+        assert_eq!(ticks(Some(Duration::from_micros(3)), None, 1), 6_000);
+        assert_eq!(ticks(Some(Duration::ZERO), None, 4), 0);
+        assert_eq!(ticks(None, None, 2), 4_000_000);
     }
 }

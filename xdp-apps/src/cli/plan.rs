@@ -12,11 +12,10 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 use xdp_core::cpu::{self, Cap, MemlockLimit};
-use xdp_core::netdev::{Interface, Mac, Namespace, route};
+use xdp_core::netdev::{Interface, Namespace, route};
 use xdp_core::ring::RingSizes;
-use xdp_core::{
-    BusyPoll, HugePages, Idle, Layout, Mode, RegionOptions, Rules, XskConfig, ZeroCopy,
-};
+use xdp_core::wire::Mac;
+use xdp_core::{BusyPoll, HugePages, Idle, Layout, RegionOptions, Rules, XskConfig, ZeroCopy};
 
 /// How long one call polls the device, in microseconds.
 const BUSY_POLL_US: u32 = 20;
@@ -121,7 +120,10 @@ impl Plan {
     /// The interface of a worker's port.
     pub(crate) fn interface(&self, worker: usize, port: usize) -> &Interface {
         let name = &self.setup.seats[worker].ports[port].0;
-        self.interfaces.iter().find(|interface| interface.name == *name).expect("every port's interface was looked up")
+        self.interfaces
+            .iter()
+            .find(|interface| interface.name == *name)
+            .expect("every port's interface was looked up")
     }
 
     /// Why something is not as a user may expect, a line each.
@@ -131,7 +133,10 @@ impl Plan {
             notes.push(format!("core {core} is in use by another xdp-apps too; choose others with --cpu"));
         }
         if self.setup.is_cooperative() {
-            notes.push("several workers share a core and take turns on it; give each one of its own with --cpu".into());
+            notes.push(
+                "several workers share a core and take turns on it; give each one of its own with --cpu"
+                    .into(),
+            );
         }
         notes
     }
@@ -139,7 +144,8 @@ impl Plan {
     pub(crate) fn to_json(&self) -> Value {
         let Setup { program, layout, region, xsk, burst, idle, seats, .. } = &self.setup;
         let workers = seats.iter().map(|seat| {
-            let ports = seat.ports.iter().map(|(interface, queue)| json!({ "iface": interface, "queue": queue }));
+            let ports =
+                seat.ports.iter().map(|(interface, queue)| json!({ "iface": interface, "queue": queue }));
             json!({ "core": seat.core, "ports": ports.collect::<Vec<_>>() })
         });
         json!({
@@ -291,7 +297,11 @@ fn look_up(device: &Device) -> Result<Vec<Interface>, Failure> {
             let known = Interface::all().unwrap_or_default();
             let known: Vec<_> = known.iter().map(|one| one.name.as_str()).collect();
             let place = device.netns.as_ref().map_or("here".into(), |name| format!("in namespace {name}"));
-            Failure::usage(format!("use {}: no such interface {place}; there are: {}", spec.name, known.join(", ")))
+            Failure::usage(format!(
+                "use {}: no such interface {place}; there are: {}",
+                spec.name,
+                known.join(", ")
+            ))
         })?;
         if !interface.up {
             return Err(Failure::new(
@@ -313,10 +323,15 @@ fn look_up(device: &Device) -> Result<Vec<Interface>, Failure> {
 }
 
 /// The ports of each worker.
-fn places(wish: &Wish, device: &Device, interfaces: &[Interface]) -> Result<Vec<Vec<(String, u32)>>, Failure> {
+fn places(
+    wish: &Wish,
+    device: &Device,
+    interfaces: &[Interface],
+) -> Result<Vec<Vec<(String, u32)>>, Failure> {
     let mut sides = Vec::new();
     for spec in &device.interfaces {
-        let interface = interfaces.iter().find(|one| one.name == spec.name).expect("every interface was looked up");
+        let interface =
+            interfaces.iter().find(|one| one.name == spec.name).expect("every interface was looked up");
         let has = interface.queues()?;
         // A veth, and most cards, have as many of each; a socket can be bound to any that is of either direction.
         let has = has.rx.max(has.tx);
@@ -326,7 +341,11 @@ fn places(wish: &Wish, device: &Device, interfaces: &[Interface]) -> Result<Vec<
             Queues::Some(queues) => queues.clone(),
         };
         if let Some(queue) = queues.iter().find(|queue| **queue >= has) {
-            let there = if has == 1 { "it has 1, number 0".to_string() } else { format!("it has {has}, 0 to {}", has - 1) };
+            let there = if has == 1 {
+                "it has 1, number 0".to_string()
+            } else {
+                format!("it has {has}, 0 to {}", has - 1)
+            };
             return Err(Failure::usage(format!(
                 "use {} queue {queue}: no such queue; {there} (`ethtool -L` changes that)",
                 spec.name

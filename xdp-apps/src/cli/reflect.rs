@@ -19,11 +19,13 @@ pub(crate) fn run(args: &Reflect) -> Result<Code, Failure> {
     conduct::preface(&plan, &args.run);
     let app = App {
         stage: |_, _: &_| Ok(Reflector::default()),
-        goal: |_: &mut Reflector, _: &Counters, context: &Context<'_>| context.is_over() || context.is_received(),
+        goal: |_: &mut Reflector, _: &Counters, context: &Context<'_>| {
+            context.is_over() || context.is_received()
+        },
         keep: |_: &mut Reflector| (),
         progress: Progress::Received,
     };
-    let outcome = conduct::run::<_, _, _, _, _, 1>(&plan, &args.run, app, || ())?;
-    report::print(&plan, &args.run, &outcome, &[]);
+    let outcome = conduct::run::<_, _, _, _, _, 1>(&plan, &args.run, app, None)?;
+    report::print(&plan, &args.run, &outcome);
     outcome.code(false)
 }

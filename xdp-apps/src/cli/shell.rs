@@ -22,7 +22,9 @@ pub(crate) fn man(args: &Man) -> Result<Code, Failure> {
         Some(name) => {
             let known: Vec<_> = command.get_subcommands().map(|one| one.get_name().to_string()).collect();
             let found = command.find_subcommand(name).cloned();
-            found.ok_or_else(|| Failure::usage(format!("man {name}: no such command; there are: {}", known.join(", "))))?
+            found.ok_or_else(|| {
+                Failure::usage(format!("man {name}: no such command; there are: {}", known.join(", ")))
+            })?
         }
     };
     let mut text = Vec::new();

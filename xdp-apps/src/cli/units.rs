@@ -138,7 +138,8 @@ impl FromStr for Cores {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let cores = list(text);
-        let cores = cores.ok_or_else(|| format!("`{text}` names no cores: write 1, 0-3 or 0,2, each core once"))?;
+        let cores =
+            cores.ok_or_else(|| format!("`{text}` names no cores: write 1, 0-3 or 0,2, each core once"))?;
         Ok(Self(cores.into_iter().map(|core| core as usize).collect()))
     }
 }
@@ -160,7 +161,9 @@ impl FromStr for InterfaceSpec {
         };
         // What the kernel's dev_valid_name refuses.
         if name.is_empty() || name.len() > 15 || name.contains(|c: char| c == '/' || c.is_whitespace()) {
-            return Err(format!("`{name}` cannot name an interface: it has 1 to 15 bytes, no `/` and no space"));
+            return Err(format!(
+                "`{name}` cannot name an interface: it has 1 to 15 bytes, no `/` and no space"
+            ));
         }
         Ok(Self { name: name.to_string(), queues })
     }
