@@ -42,7 +42,7 @@ pub struct Counters {
     pub turns: u64,
     /// Turns that handled no packet.
     pub turns_idle: u64,
-    /// Packets received.
+    /// Packets received and judged; not those that a stage panicked at.
     pub received: u64,
     /// Received packets that a stage dropped, or that no stage had a verdict on.
     pub dropped: u64,
@@ -287,6 +287,7 @@ where
                     Some(frame) => stage.process(frame),
                     None => Verdict::Drop,
                 };
+                counters.received += 1; // here, so that a stage that panics leaves the counters in step
                 let to = match verdict {
                     Verdict::Tx => port,
                     Verdict::Redirect(to) => to.into(),
@@ -306,7 +307,6 @@ where
                     }
                 }
             });
-            counters.received += u64::from(received);
             handled += received;
         }
         tx.iter_mut().for_each(T::commit);

@@ -271,6 +271,7 @@ fn a_stage_that_panics_loses_no_frame_and_doubles_none() {
         assert_eq!(panics, 3);
         let seen: Vec<u32> = wire.collect().iter().map(|packet| number(packet)).collect();
         assert_eq!(seen, [0, 2, 3, 5, 6, 8], "the packets it panicked at are dropped, no other");
+        assert_eq!((worker.counters().received, worker.counters().forwarded()), (6, 6));
         worker.turn();
         assert_eq!(worker.sending(), 0);
     }
