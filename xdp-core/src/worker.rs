@@ -145,6 +145,8 @@ pub struct Worker<'u, R, T, F, S, const N: usize> {
     /// Ticks a nanosecond, 32.32, for sleeping until a stage is due.
     ns_per_tick: f64,
     idle_since: u64,
+    /// Nanoseconds slept in vain since the far sides were last asked whether they are there.
+    quiet: u64,
     counters: Counters,
 }
 
@@ -194,6 +196,7 @@ where
             overload: Overload::Drop,
             ns_per_tick: 0.0,
             idle_since: 0,
+            quiet: 0,
             counters: Counters::default(),
         }
     }
@@ -399,8 +402,15 @@ where
         }
         self.counters.sleeps += 1;
         match sys::ppoll(&mut fds, timeout) {
-            // Nothing came: a removed interface looks the same to poll(2), so ask.
-            Ok(0) if timeout == SLEEP_MAX => self.check(),
+            // Nothing came: a removed interface looks the same to poll(2), so ask, be the sleeps as short as they may.
+            Ok(0) => {
+                self.quiet += timeout;
+                if self.quiet < SLEEP_MAX {
+                    return State::Up;
+                }
+                self.quiet = 0;
+                self.check()
+            }
             _ => State::Up,
         }
     }
