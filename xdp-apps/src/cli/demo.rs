@@ -2,14 +2,18 @@
 #![forbid(unsafe_code)]
 
 use super::failure::{Code, Failure};
-use crate::session::{self, Crank, Crew, Gauge, Interrupts, Place, Ran, Seat, Setup, WorkerReport, XskWorker};
+use crate::session::{
+    self, Crank, Crew, Gauge, Interrupts, Place, Ran, Seat, Setup, WorkerReport, XskWorker,
+};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::net::SocketAddrV4;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use xdp_apps::results::{Baseline, Document, Host, Row, Rtt, Transport, WorkerRow, syscalls_per_packet};
+use xdp_apps::results::{
+    Baseline, Document, GrantedRow, Host, Row, Rtt, Transport, WorkerRow, syscalls_per_packet,
+};
 use xdp_apps::samples::{self, Sample};
 use xdp_apps::stages::{Forwarder, ForwarderOptions, PingOptions, Pinger, Reflector};
 use xdp_apps::testbed::hosts::{Card, Hosts};
@@ -17,8 +21,8 @@ use xdp_core::cpu::{self, Cap};
 use xdp_core::netdev::{Namespace, icmp};
 use xdp_core::wire::{Mac, UdpTemplate};
 use xdp_core::{
-    Clock, Counters, Idle, Layout, Mode, RegionOptions, RingSizes, Rule, Rules, Stage, Stop, Umem, Worker, XskConfig, sim,
-    ticks,
+    Clock, Counters, Idle, Layout, Mode, RegionOptions, RingSizes, Rule, Rules, Stage, Stop, Umem, Worker,
+    XskConfig, sim, ticks,
 };
 
 /// The probes' port: the echo service's.
@@ -73,7 +77,7 @@ pub(crate) fn run(args: &Demo) -> Result<Code, Failure> {
     let bar = bar(args);
     let lab = Lab { args, clock, interrupts: &interrupts, bar, cores: [core(0), core(1), core(2)] };
     let missing = cpu::missing(&[Cap::NetRaw, Cap::NetAdmin, Cap::Bpf, Cap::SysAdmin])?;
-    let (document, rtts) = if missing.is_empty() {
+    let (document, sights) = if missing.is_empty() {
         lab.over_af_xdp()?
     } else {
         let names: Vec<_> = missing.iter().map(|cap| cap.name()).collect();
@@ -87,7 +91,7 @@ pub(crate) fn run(args: &Demo) -> Result<Code, Failure> {
     if args.json {
         println!("{}", document.to_json());
     } else {
-        print(&document, &rtts);
+        print(&document, &sights);
     }
     if interrupts.came() {
         return Ok(Code::Interrupted);
@@ -106,12 +110,20 @@ fn bar(args: &Demo) -> ProgressBar {
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-/// A row's round trips, for its histogram.
-type Rtts = Vec<(String, Rtt)>;
+/// What a row's document does not say: its round trips, for the histogram, and what each socket was granted.
+#[derive(Debug)]
+struct Seen {
+    rtt: Rtt,
+    /// Hosts whose sockets got the same, and what that is.
+    granted: Vec<(String, GrantedRow)>,
+}
+
+/// One for each row of the document.
+type Sights = Vec<Seen>;
 
 impl Lab<'_> {
     /// The real thing: namespaces, sockets, and the kernel's ping.
-    fn over_af_xdp(&self) -> Result<(Document, Rtts), Failure> {
+    fn over_af_xdp(&self) -> Result<(Document, Sights), Failure> {
         self.bar.set_message("making three hosts");
         let hosts = Hosts::new(1)?;
         let mut document = Document::new(Host::read(&self.clock));
@@ -119,7 +131,7 @@ impl Lab<'_> {
         document.host.place("A: pinger", Some(a));
         document.host.place("B: reflector, forwarder", Some(b));
         document.host.place("C: reflector", Some(c));
-        let mut rtts = Vec::new();
+        let mut sights = Vec::new();
         let modes = self.args.mode.map_or(vec![Mode::Native, Mode::Skb], |mode| vec![mode]);
         for mode in modes {
             for far in [false, true] {
@@ -128,8 +140,8 @@ impl Lab<'_> {
                 }
                 let path = if far { "A-B-C" } else { "A-B" };
                 self.bar.set_message(format!("{path}, {mode}"));
-                let (row, samples) = if far { self.through(&hosts, mode) } else { self.across(&hosts, mode) }?;
-                rtts.push((format!("{path} {mode}"), Rtt::from_intended(&samples, &self.clock)));
+                let (row, seen) = if far { self.through(&hosts, mode) } else { self.across(&hosts, mode) }?;
+                sights.push(seen);
                 document.rows.push(row);
             }
         }
@@ -139,15 +151,19 @@ impl Lab<'_> {
         }
         let report = hosts.remove();
         if !report.is_complete() {
-            let line = report.lines.iter().find_map(|(undo, done)| done.as_ref().err().map(|error| (undo, error)));
+            let line =
+                report.lines.iter().find_map(|(undo, done)| done.as_ref().err().map(|error| (undo, error)));
             let why = line.map_or_else(String::new, |(undo, error)| format!("{undo:?}: {error}"));
-            return Err(Failure::new(Code::Incomplete, format!("demo: {why}; `xdp-apps restore` tries again")));
+            return Err(Failure::new(
+                Code::Incomplete,
+                format!("demo: {why}; `xdp-apps restore` tries again"),
+            ));
         }
-        Ok((document, rtts))
+        Ok((document, sights))
     }
 
     /// A against the reflector on B.
-    fn across(&self, hosts: &Hosts, mode: Mode) -> Result<(Row, Vec<Sample>), Failure> {
+    fn across(&self, hosts: &Hosts, mode: Mode) -> Result<(Row, Seen), Failure> {
         let a = self.setup(&hosts.a, mode, self.cores[0], &[&hosts.a_to_b])?;
         let b = self.setup(&hosts.b, mode, self.cores[1], &[&hosts.b_to_a])?;
         let (umem_a, umem_b) = (a.memory()?, b.memory()?);
@@ -158,13 +174,15 @@ impl Lab<'_> {
         let mut near = a.workers(&umem_a, port_a, &self.clock, |_| pinger.take().expect("one worker"));
         let mut far = b.workers(&umem_b, port_b, &self.clock, |_| Reflector::default());
         let done = Stop::new();
-        let cranks = vec![self.asking(&mut near[0], &done), self.answering(&mut far[0], self.cores[1], &done)];
+        let cranks =
+            vec![self.asking(&mut near[0], &done), self.answering(&mut far[0], self.cores[1], &done)];
         self.turn(cranks)?;
-        self.row("A-B", mode, &umem_a, &near[0], vec![self.far_row(&far[0], self.cores[1])], reader)
+        let told = [self.tell("A", &near[0], &umem_a, 0), self.tell("B", &far[0], &umem_b, 1)];
+        self.row("A-B", mode, &told, near[0].stage(), reader)
     }
 
     /// A against the reflector on C, through the forwarder on B.
-    fn through(&self, hosts: &Hosts, mode: Mode) -> Result<(Row, Vec<Sample>), Failure> {
+    fn through(&self, hosts: &Hosts, mode: Mode) -> Result<(Row, Seen), Failure> {
         let a = self.setup(&hosts.a, mode, self.cores[0], &[&hosts.a_to_b])?;
         let b = self.setup(&hosts.b, mode, self.cores[1], &[&hosts.b_to_a, &hosts.b_to_c])?;
         let c = self.setup(&hosts.c, mode, self.cores[2], &[&hosts.c_to_b])?;
@@ -187,11 +205,21 @@ impl Lab<'_> {
             self.answering(&mut far[0], self.cores[2], &done),
         ];
         self.turn(cranks)?;
-        let others = vec![self.far_row(&middle[0], self.cores[1]), self.far_row(&far[0], self.cores[2])];
-        self.row("A-B-C", mode, &umem_a, &near[0], others, reader)
+        let told = [
+            self.tell("A", &near[0], &umem_a, 0),
+            self.tell("B", &middle[0], &umem_b, 1),
+            self.tell("C", &far[0], &umem_c, 2),
+        ];
+        self.row("A-B-C", mode, &told, near[0].stage(), reader)
     }
 
-    fn setup(&self, namespace: &Namespace, mode: Mode, core: usize, cards: &[&Card]) -> Result<Setup, Failure> {
+    fn setup(
+        &self,
+        namespace: &Namespace,
+        mode: Mode,
+        core: usize,
+        cards: &[&Card],
+    ) -> Result<Setup, Failure> {
         let ports = cards.iter().map(|card| (card.name.clone(), 0)).collect();
         Ok(Setup {
             namespace: Some(Namespace::named(namespace.name().unwrap_or_default())?),
@@ -228,7 +256,8 @@ impl Lab<'_> {
             session: std::process::id(),
             ..PingOptions::default()
         };
-        let pinger = Pinger::new(options, self.clock, writer).map_err(|error| Failure::usage(format!("demo: {error}")))?;
+        let pinger = Pinger::new(options, self.clock, writer)
+            .map_err(|error| Failure::usage(format!("demo: {error}")))?;
         Ok((pinger, reader))
     }
 
@@ -270,52 +299,64 @@ impl Lab<'_> {
         });
         self.bar.set_position(from + u64::from(self.args.count));
         match ran {
-            Ran::Ended(session::End::Gone) => Err(Failure::new(Code::Runtime, "demo: an interface went away; run again")),
+            Ran::Ended(session::End::Gone) => {
+                Err(Failure::new(Code::Runtime, "demo: an interface went away; run again"))
+            }
             Ran::Ended(_) => Ok(()),
             Ran::NotPinned(error) => Err(error.into()),
-            Ran::Panicked(words) => {
-                Err(Failure::new(Code::Runtime, format!("demo: a worker panicked: {words}; please report this bug")))
-            }
+            Ran::Panicked(words) => Err(Failure::new(
+                Code::Runtime,
+                format!("demo: a worker panicked: {words}; please report this bug"),
+            )),
         }
     }
 
-    fn far_row<S: Stage, const N: usize>(&self, worker: &XskWorker<'_, S, N>, core: usize) -> WorkerRow {
-        worker_row(&WorkerReport::of(worker, Some(core)))
+    fn tell<'u, S: Stage, const N: usize>(
+        &self,
+        host: &'static str,
+        worker: &XskWorker<'u, S, N>,
+        umem: &'u Umem,
+        core: usize,
+    ) -> Told<'u> {
+        Told { host, umem, report: WorkerReport::of(worker, Some(self.cores[core])) }
     }
 
+    /// A path's row, of what its workers have to tell, the pinger's first.
     fn row(
         &self,
         path: &str,
         mode: Mode,
-        umem: &Umem,
-        near: &XskWorker<'_, Pinger, 1>,
-        others: Vec<WorkerRow>,
+        told: &[Told<'_>],
+        pinger: &Pinger,
         mut reader: samples::Reader,
-    ) -> Result<(Row, Vec<Sample>), Failure> {
-        let report = WorkerReport::of(near, Some(self.cores[0]));
+    ) -> Result<(Row, Seen), Failure> {
+        if let Some(lost) = told.iter().find(|told| !told.report.conserved) {
+            let text =
+                format!("demo: the worker of {} lost or doubled a frame; please report this bug", lost.host);
+            return Err(Failure::new(Code::Runtime, text));
+        }
         let mut samples = Vec::new();
         reader.drain_into(&mut samples);
-        let (counts, lost) = (near.stage().counts(), near.stage().samples_lost());
+        let (near, far) = (&told[0], &told[1..]);
         let mut row = Row::new(path, Transport::AfXdp)
-            .granted(&report.ports[0].granted, Some(mode), umem)
-            .ping(&counts, &samples, lost, &self.clock);
-        // Warm-up packets are in the counters, so they are in the divisor.
-        let packets = report.counters.originated;
-        row.syscalls_per_packet = syscalls_per_packet(&report.counters, packets);
-        let far_calls: u64 = others.iter().map(|worker| worker.counters.kicks + worker.counters.sleeps).sum();
+            .granted(&near.report.ports[0].granted, Some(mode), near.umem)
+            .ping(&pinger.counts(), &samples, pinger.samples_lost(), &self.clock);
+        // Probes to warm up made system calls too, so they count as packets here.
+        let packets = near.report.counters.originated;
+        row.syscalls_per_packet = syscalls_per_packet(&near.report.counters, packets);
+        let far_calls: u64 = far.iter().map(|told| told.report.counters.system_calls()).sum();
         row.far_syscalls_per_packet = (packets > 0).then(|| far_calls as f64 / packets as f64);
-        let mut row = row.worker(worker_row(&report));
-        for other in others {
-            row = row.worker(other);
+        let row = told.iter().fold(row, |row, told| row.worker(worker_row(&told.report)));
+
+        let mut granted: Vec<(String, GrantedRow)> = Vec::new();
+        for told in told {
+            let got = GrantedRow::new(&told.report.ports[0].granted, Some(mode), told.umem);
+            match granted.iter_mut().find(|(_, known)| *known == got) {
+                Some((hosts, _)) => *hosts += told.host,
+                None => granted.push((told.host.into(), got)),
+            }
         }
-        if let Some(worker) = row.workers.iter().find(|worker| !worker.conserved) {
-            let cpu = worker.cpu.unwrap_or_default();
-            return Err(Failure::new(
-                Code::Runtime,
-                format!("demo: the worker on core {cpu} lost or doubled a frame; please report this bug"),
-            ));
-        }
-        Ok((row, samples))
+        Ok((row, Seen { rtt: Rtt::from_intended(&samples, &self.clock), granted }))
     }
 
     fn baseline(&self, hosts: &Hosts) -> Result<Baseline, Failure> {
@@ -327,25 +368,26 @@ impl Lab<'_> {
         };
         let round_trips = hosts.a.run(ping)??;
         let rtt: Rtt = round_trips.into_iter().flatten().collect();
-        let us = rtt.us().ok_or_else(|| {
-            Failure::new(Code::Runtime, format!("demo: the kernel answered none of {PINGS} pings to {to}; is ICMP filtered?"))
-        })?;
-        Ok(Baseline { icmp_rtt_us: us })
+        if rtt.count() == 0 {
+            let text = format!("demo: the kernel answered none of {PINGS} pings to {to}; is ICMP filtered?");
+            return Err(Failure::new(Code::Runtime, text));
+        }
+        Ok(Baseline { icmp_rtt_us: rtt.us() })
     }
 
     /// The same stages without privilege, over the simulated kernel, turned by one thread.
-    fn in_memory(&self) -> Result<(Document, Rtts), Failure> {
+    fn in_memory(&self) -> Result<(Document, Sights), Failure> {
         let mut document = Document::new(Host::read(&self.clock));
         document.host.place("A, B, C: one thread", None);
-        let mut rtts = Vec::new();
+        let mut sights = Vec::new();
         for far in [false, true] {
             let path = if far { "A-B-C" } else { "A-B" };
             self.bar.set_message(format!("{path}, in memory"));
             let (row, samples) = self.simulated(path, far)?;
-            rtts.push((format!("{path} in memory"), Rtt::from_intended(&samples, &self.clock)));
+            sights.push(Seen { rtt: Rtt::from_intended(&samples, &self.clock), granted: Vec::new() });
             document.rows.push(row);
         }
-        Ok((document, rtts))
+        Ok((document, sights))
     }
 
     fn simulated(&self, path: &str, far: bool) -> Result<(Row, Vec<Sample>), Failure> {
@@ -400,51 +442,94 @@ impl Stage for Middle {
     }
 }
 
+/// What a worker has to tell of a path.
+struct Told<'u> {
+    host: &'static str,
+    umem: &'u Umem,
+    report: WorkerReport,
+}
+
 fn worker_row(report: &WorkerReport) -> WorkerRow {
     let row = WorkerRow::new(report.core, report.conserved, &report.counters);
     report.ports.iter().fold(row, |row, port| row.socket(&port.statistics))
 }
 
-fn print(document: &Document, rtts: &Rtts) {
+fn print(document: &Document, sights: &Sights) {
     let host = &document.host;
-    println!("host     {}; Linux {}, {} core(s), TSC {}", host.cpu, host.kernel, host.cores, invariance(host));
+    println!(
+        "host     {}; Linux {}, {} core(s), TSC {}",
+        host.cpu,
+        host.kernel,
+        host.cores,
+        invariance(host)
+    );
     let places = host.placement.iter().map(|place| match place.cpu {
         Some(core) => format!("{} on core {core}", place.what),
         None => place.what.clone(),
     });
     println!("placed   {}\n", places.collect::<Vec<_>>().join("; "));
 
-    let mut granted = Table::new(["path", "mode", "transport", "zero-copy", "need_wakeup", "busy poll", "rings", "UMEM"]);
-    for row in &document.rows {
-        let Some(got) = &row.granted else {
-            let memory = ["", "SIMULATED, in memory", "-", "-", "-", "-", "-"];
+    let mut granted = Table::new([
+        "path",
+        "mode",
+        "hosts",
+        "transport",
+        "zero-copy",
+        "need_wakeup",
+        "busy poll",
+        "rings",
+        "UMEM",
+    ]);
+    for (row, seen) in document.rows.iter().zip(sights) {
+        if seen.granted.is_empty() {
+            let memory = ["", "ABC", "SIMULATED, in memory", "-", "-", "-", "-", "-"];
             granted.row([&[row.path.as_str()][..], &memory].concat());
-            continue;
-        };
-        let busy_poll = match &got.busy_poll.why {
-            Some(why) => format!("no: {why}"),
-            None => "effective".to_string(),
-        };
-        granted.row([
-            row.path.clone(),
-            mode_of(row),
-            "AF_XDP".into(),
-            if got.zero_copy { "yes" } else { "no: copy" }.into(),
-            if got.need_wakeup { "honoured" } else { "no effect in copy mode" }.into(),
-            busy_poll,
-            format!("{}/{}/{}/{}", got.rings.fill, got.rings.rx, got.rings.tx, got.rings.completion),
-            format!("{} x {} B, {}", got.umem.chunks, got.umem.chunk_size, got.umem.pages),
-        ]);
+        }
+        for (hosts, got) in &seen.granted {
+            granted.row([
+                row.path.clone(),
+                mode_of(row),
+                hosts.clone(),
+                "AF_XDP".into(),
+                if got.zero_copy { "yes" } else { "no: copy" }.into(),
+                if got.need_wakeup { "honoured" } else { "no effect in copy mode" }.into(),
+                if got.busy_poll.effective { "effective" } else { "not effective" }.into(),
+                format!("{}/{}/{}/{}", got.rings.fill, got.rings.rx, got.rings.tx, got.rings.completion),
+                format!("{} x {} B, {}", got.umem.chunks, got.umem.chunk_size, got.umem.pages),
+            ]);
+        }
     }
     println!("granted (rings: fill/rx/tx/completion)\n{granted}");
+    let why =
+        document.rows.iter().find_map(|row| row.granted.as_ref().and_then(|got| got.busy_poll.why.as_ref()));
+    if let Some(why) = why {
+        println!("busy poll: {why}\n");
+    }
 
     let mut table = Table::new([
-        "path", "mode", "sent", "received", "lost", "dup", "reord", "late", "min", "p50", "p90", "p99", "p99.9", "max", "pps",
-        "calls/pkt", "far",
+        "path",
+        "mode",
+        "sent",
+        "received",
+        "lost",
+        "dup",
+        "reord",
+        "late",
+        "min",
+        "p50",
+        "p90",
+        "p99",
+        "p99.9",
+        "max",
+        "pps",
+        "calls/pkt",
+        "far",
     ]);
     for row in &document.rows {
         let Some(ping) = &row.ping else { continue };
-        let us = |of: fn(&xdp_apps::results::RttUs) -> f64| ping.rtt_us.map_or("-".into(), |rtt| format!("{:.2}", of(&rtt)));
+        let us = |of: fn(&xdp_apps::results::RttUs) -> f64| {
+            ping.rtt_us.map_or("-".into(), |rtt| format!("{:.2}", of(&rtt)))
+        };
         let calls = |calls: Option<f64>| calls.map_or("-".to_string(), |calls| format!("{calls:.2}"));
         table.row([
             row.path.clone(),
@@ -466,20 +551,45 @@ fn print(document: &Document, rtts: &Rtts) {
             calls(row.far_syscalls_per_packet),
         ]);
     }
-    if let Some(baseline) = &document.baseline {
-        let rtt = &baseline.icmp_rtt_us;
+    if let Some(rtt) = document.baseline.as_ref().and_then(|baseline| baseline.icmp_rtt_us) {
         let us = |us: f64| format!("{us:.2}");
         let dash = || "-".to_string();
         table.row([
-            "A-B".into(), "kernel ping".into(), PINGS.to_string(), dash(), dash(), dash(), dash(), dash(), us(rtt.min), us(rtt.p50),
-            us(rtt.p90), us(rtt.p99), us(rtt.p999), us(rtt.max), dash(), dash(), dash(),
+            "A-B".into(),
+            "kernel ping".into(),
+            PINGS.to_string(),
+            dash(),
+            dash(),
+            dash(),
+            dash(),
+            dash(),
+            us(rtt.min),
+            us(rtt.p50),
+            us(rtt.p90),
+            us(rtt.p99),
+            us(rtt.p999),
+            us(rtt.max),
+            dash(),
+            dash(),
+            dash(),
         ]);
     }
     println!("round trips, in microseconds from when each packet was to be sent\n{table}");
 
+    let held_up = |row: &&Row| row.ping.as_ref().is_some_and(|ping| ping.late * 20 > row.sent);
+    if let Some(row) = document.rows.iter().find(held_up) {
+        let from_sent = row.ping.as_ref().and_then(|ping| ping.rtt_from_sent_us);
+        println!(
+            "this machine is busy: the pinger was kept from its core and sent late. From when it really sent, {} {} has p50 {}\n",
+            row.path,
+            mode_of(row),
+            from_sent.map_or("-".into(), |rtt| format!("{:.2}, p99 {:.2}", rtt.p50, rtt.p99)),
+        );
+    }
+
     println!("how they spread (each line from its shortest to its longest, logarithmic)");
-    for (what, rtt) in rtts {
-        println!("  {what:14} {}", rtt.sparkline(60));
+    for (row, seen) in document.rows.iter().zip(sights) {
+        println!("  {:6} {:7} {}", row.path, mode_of(row), seen.rtt.sparkline(60));
     }
     if document.baseline.is_some() {
         println!(
@@ -494,7 +604,10 @@ fn invariance(host: &Host) -> &'static str {
 }
 
 fn mode_of(row: &Row) -> String {
-    row.granted.as_ref().and_then(|got| got.mode).map_or(String::new(), |mode| format!("{mode:?}").to_lowercase())
+    row.granted
+        .as_ref()
+        .and_then(|got| got.mode)
+        .map_or(String::new(), |mode| format!("{mode:?}").to_lowercase())
 }
 
 /// Columns, as wide as they need be; the first two to the left, numbers to the right.
@@ -516,8 +629,9 @@ impl std::fmt::Display for Table {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let columns = self.rows.first().map_or(0, Vec::len);
         let cell = |row: &Vec<String>, column: usize| row.get(column).map_or(0, |cell| cell.chars().count());
-        let widths: Vec<_> =
-            (0..columns).map(|column| self.rows.iter().map(|row| cell(row, column)).max().unwrap_or(0)).collect();
+        let widths: Vec<_> = (0..columns)
+            .map(|column| self.rows.iter().map(|row| cell(row, column)).max().unwrap_or(0))
+            .collect();
         for row in &self.rows {
             let mut line = String::from(" ");
             for (text, width) in row.iter().zip(&widths) {

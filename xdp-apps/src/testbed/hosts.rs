@@ -60,7 +60,8 @@ impl Hosts {
         let (a_to_b, b_to_a) = (card("ab", 0, 1), card("ba", 0, 2));
         let (b_to_c, c_to_b) = (card("bc", 1, 1), card("cb", 1, 2));
         for (near, here, far, there) in [(&a_to_b, &a, &b_to_a, &b), (&b_to_c, &b, &c_to_b, &c)] {
-            let end = |card: &Card, namespace| End::new(card.name.clone()).in_namespace(namespace).mac(card.mac);
+            let end =
+                |card: &Card, namespace| End::new(card.name.clone()).in_namespace(namespace).mac(card.mac);
             let link = NewLink::veth(end(near, here), end(far, there)).queues(queues);
             journal.apply(CreateLink::new(link))?;
             for (card, namespace) in [(near, here), (far, there)] {
