@@ -12,6 +12,8 @@ mod clock;
 pub mod cpu;
 mod error;
 mod far;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 #[cfg(feature = "std")]
 pub mod netdev;
 mod port;
