@@ -28,3 +28,5 @@ extern crate alloc;
 pub mod results;
 pub mod samples;
 pub mod stages;
+#[cfg(feature = "cli")]
+pub mod testbed;

@@ -33,6 +33,7 @@ fn run() -> Result<Code, Failure> {
         Command::Forward(args) => cli::forward::run(&args),
         Command::Drop(args) => cli::drop::run(&args),
         Command::Generate(args) => cli::generate::run(&args),
+        Command::Demo(args) => cli::demo::run(&args),
         Command::Restore(args) => cli::restore::run(&args),
         Command::Completions(args) => cli::shell::completions(&args),
         Command::Man(args) => cli::shell::man(&args),

@@ -42,7 +42,7 @@ pub struct Counters {
     pub turns: u64,
     /// Turns that handled no packet.
     pub turns_idle: u64,
-    /// Packets received.
+    /// Packets received and judged; not those that a stage panicked at.
     pub received: u64,
     /// Received packets that a stage dropped, or that no stage had a verdict on.
     pub dropped: u64,
@@ -145,6 +145,8 @@ pub struct Worker<'u, R, T, F, S, const N: usize> {
     /// Ticks a nanosecond, 32.32, for sleeping until a stage is due.
     ns_per_tick: f64,
     idle_since: u64,
+    /// Nanoseconds slept in vain since the far sides were last asked whether they are there.
+    quiet: u64,
     counters: Counters,
 }
 
@@ -194,6 +196,7 @@ where
             overload: Overload::Drop,
             ns_per_tick: 0.0,
             idle_since: 0,
+            quiet: 0,
             counters: Counters::default(),
         }
     }
@@ -260,11 +263,14 @@ where
             let missing = offered[port].saturating_sub(receiver.lent());
             let mut missing = receiver.room(missing as u32).min(missing as u32);
             counters.finished += u64::from(tx[port].reap(|frame| {
-                let mut held = Held { frame: Some(frame), pool };
-                held.frame.iter().for_each(|frame| stage.finished(frame));
+                let (frame, ()) = Held::judged(frame, pool, |frame| stage.finished(frame));
                 if missing > 0 {
                     missing -= 1;
-                    held.frame = held.frame.take().and_then(|frame| receiver.offer(frame).err());
+                    if let Err(frame) = receiver.offer(frame) {
+                        pool.put(frame);
+                    }
+                } else {
+                    pool.put(frame);
                 }
             }));
             for _ in 0..missing {
@@ -282,31 +288,29 @@ where
             };
             let received = receiver.receive(limit, |mut frame| {
                 frame.set_port(port as u8);
-                let mut held = Held { frame: Some(frame), pool };
-                let verdict = match &mut held.frame {
-                    Some(frame) => stage.process(frame),
-                    None => Verdict::Drop,
-                };
+                let (frame, verdict) = Held::judged(frame, pool, |frame| stage.process(frame));
+                counters.received += 1; // here, so that a stage that panics leaves the counters in step
                 let to = match verdict {
                     Verdict::Tx => port,
                     Verdict::Redirect(to) => to.into(),
                     Verdict::Next | Verdict::Drop => {
                         counters.dropped += 1;
-                        return; // and the frame goes to the pool
+                        return pool.put(frame);
                     }
                 };
-                if to >= N {
-                    counters.no_such_port += 1;
-                    return;
-                }
-                if let Some(frame) = held.frame.take() {
-                    if let Err(frame) = tx[to].send(frame) {
-                        counters.tx_full += 1;
-                        held.frame = Some(frame);
+                match tx.get_mut(to) {
+                    Some(tx) => {
+                        if let Err(frame) = tx.send(frame) {
+                            counters.tx_full += 1;
+                            pool.put(frame);
+                        }
+                    }
+                    None => {
+                        counters.no_such_port += 1;
+                        pool.put(frame);
                     }
                 }
             });
-            counters.received += u64::from(received);
             handled += received;
         }
         tx.iter_mut().for_each(T::commit);
@@ -408,8 +412,15 @@ where
         }
         self.counters.sleeps += 1;
         match sys::ppoll(&mut fds, timeout) {
-            // Nothing came: a removed interface looks the same to poll(2), so ask.
-            Ok(0) if timeout == SLEEP_MAX => self.check(),
+            // Nothing came: a removed interface looks the same to poll(2), so ask, be the sleeps as short as they may.
+            Ok(0) => {
+                self.quiet += timeout;
+                if self.quiet < SLEEP_MAX {
+                    return State::Up;
+                }
+                self.quiet = 0;
+                self.check()
+            }
             _ => State::Up,
         }
     }

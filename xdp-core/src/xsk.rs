@@ -292,13 +292,17 @@ impl Xsk {
 
     /// The NAPI instance that busy polling polls, or why there is no busy polling.
     fn busy_poll(&self) -> Result<u32, String> {
-        if self.config.busy_poll.is_none() {
-            return Err("not asked for".to_string());
-        }
+        let asked = self.config.busy_poll.is_some();
         match sys::getsockopt::<u32>(&self.fd, libc::SOL_SOCKET, SO_INCOMING_NAPI_ID) {
             Ok((0, _)) => {
-                Err("the driver links no NAPI instance to the queue (SO_INCOMING_NAPI_ID is 0)".to_string())
+                let why = "the driver links no NAPI instance to the queue (SO_INCOMING_NAPI_ID is 0)";
+                Err(if asked {
+                    why.to_string()
+                } else {
+                    format!("not asked for, and in vain if it were: {why}")
+                })
             }
+            Ok(_) if !asked => Err("not asked for".to_string()),
             Ok((id, _)) => Ok(id),
             Err(errno) => Err(format!("SO_INCOMING_NAPI_ID cannot be read: {errno}")),
         }

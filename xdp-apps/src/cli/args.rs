@@ -33,6 +33,7 @@ pub(crate) enum Command {
     Forward(Forward),
     Drop(Drop),
     Generate(Generate),
+    Demo(super::demo::Demo),
     Restore(Restore),
     Completions(Completions),
     Man(Man),

@@ -4,6 +4,7 @@
 pub(crate) mod args;
 mod conduct;
 mod cores;
+pub(crate) mod demo;
 pub(crate) mod drop;
 pub(crate) mod failure;
 pub(crate) mod forward;

@@ -42,16 +42,17 @@ impl HeapRing {
         produced.wrapping_sub(self.consumer.0.load(Ordering::Relaxed))
     }
 
+    #[cfg(feature = "sim")]
     pub(crate) fn flags(&self) -> &AtomicU32 {
         &self.flags.0
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn set_producer(&self, index: u32) {
         self.producer.0.store(index, Ordering::Release);
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn set_consumer(&self, index: u32) {
         self.consumer.0.store(index, Ordering::Release);
     }

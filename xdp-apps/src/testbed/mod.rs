@@ -1,0 +1,3 @@
+//! Where to measure without a second machine.
+
+pub mod hosts;
