@@ -134,7 +134,7 @@ pub(crate) fn within<T: Send>(
 pub(crate) struct Gauge {
     received: AtomicU64,
     sent: AtomicU64,
-    dropped: AtomicU64,
+    overflowed: AtomicU64,
 }
 
 /// A reading of one gauge, or the sum of several, in packets.
@@ -142,15 +142,15 @@ pub(crate) struct Gauge {
 pub(crate) struct Reading {
     pub(crate) received: u64,
     pub(crate) sent: u64,
-    /// Received and not sent on: by a stage's verdict, or for want of room.
-    pub(crate) dropped: u64,
+    /// Received and dropped for want of room, or of a port, to leave by.
+    pub(crate) overflowed: u64,
 }
 
 impl Gauge {
     fn set(&self, counters: &Counters) {
         self.received.store(counters.received, Relaxed);
         self.sent.store(counters.forwarded() + counters.originated, Relaxed);
-        self.dropped.store(counters.received - counters.forwarded(), Relaxed);
+        self.overflowed.store(counters.tx_full + counters.no_such_port, Relaxed);
     }
 
     /// The sum of several.
@@ -158,7 +158,7 @@ impl Gauge {
         gauges.into_iter().fold(Reading::default(), |sum, gauge| Reading {
             received: sum.received + gauge.received.load(Relaxed),
             sent: sum.sent + gauge.sent.load(Relaxed),
-            dropped: sum.dropped + gauge.dropped.load(Relaxed),
+            overflowed: sum.overflowed + gauge.overflowed.load(Relaxed),
         })
     }
 }
@@ -558,6 +558,6 @@ mod tests {
         });
         assert!(matches!(ran, Ran::Ended(End::Stopped)), "{ran:?}");
         assert!(looks > 0);
-        assert_eq!(Gauge::sum(&gauges), Reading { received: 2, sent: 0, dropped: 2 });
+        assert_eq!(Gauge::sum(&gauges), Reading { received: 2, sent: 0, overflowed: 0 });
     }
 }

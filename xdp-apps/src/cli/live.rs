@@ -99,8 +99,8 @@ fn line((last, then): &(Reading, Duration), now: &Reading, elapsed: Duration) ->
         thousands(now.received),
         thousands(now.sent)
     );
-    if now.dropped > 0 {
-        text += &format!(", {} dropped", thousands(now.dropped));
+    if now.overflowed > 0 {
+        text += &format!(", {} had no room to leave by", thousands(now.overflowed));
     }
     text
 }
@@ -111,11 +111,11 @@ mod tests {
 
     #[test]
     fn a_line_shows_rates_since_the_last_one_and_totals() {
-        let last = (Reading { received: 1000, sent: 500, dropped: 0 }, Duration::from_secs(1));
-        let now = Reading { received: 3000, sent: 1500, dropped: 7 };
+        let last = (Reading { received: 1000, sent: 500, overflowed: 0 }, Duration::from_secs(1));
+        let now = Reading { received: 3000, sent: 1500, overflowed: 7 };
         assert_eq!(
             line(&last, &now, Duration::from_secs(3)),
-            "3 s: 1,000 pps in, 500 pps out; 3,000 received, 1,500 sent, 7 dropped"
+            "3 s: 1,000 pps in, 500 pps out; 3,000 received, 1,500 sent, 7 had no room to leave by"
         );
     }
 }

@@ -6,10 +6,11 @@ use super::conduct::Outcome;
 use super::plan::Plan;
 use super::units::thousands;
 use crate::session::{PortReport, WorkerReport};
-use serde_json::{Value, json};
+use serde::Serialize;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{Write as _, stdout};
-use xdp_apps::results::{Document, RttUs};
+use xdp_apps::results::{Document, Host, Row, RttUs};
 use xdp_core::{Clock, Counters, State};
 
 /// Prints it: a document with `--json`, else text. Whoever closes stdout has read enough.
@@ -18,17 +19,30 @@ pub(crate) fn print<T>(plan: &Plan, run: &Run, outcome: &Outcome<T>) {
     let _ = writeln!(stdout(), "{}", text.trim_end());
 }
 
-/// The document. A command's own counts stand beside the words of all in its rows.
+/// A document whose rows have a command's own counts beside the words of all.
+#[derive(Serialize)]
+struct Extended<'d> {
+    schema: &'d str,
+    version: &'d str,
+    host: &'d Host,
+    rows: Vec<ExtendedRow<'d>>,
+}
+
+#[derive(Serialize)]
+struct ExtendedRow<'d> {
+    #[serde(flatten)]
+    row: &'d Row,
+    #[serde(flatten)]
+    extras: BTreeMap<&'d str, u64>,
+}
+
 fn json<T>(outcome: &Outcome<T>) -> String {
-    let mut document = Document::new(outcome.host.clone());
-    document.rows.clone_from(&outcome.rows);
-    let mut document: Value = serde_json::from_str(&document.to_json()).expect("a document is JSON");
-    for (i, extras) in outcome.extras.iter().enumerate() {
-        for (name, value) in extras {
-            document["rows"][i][*name] = json!(value);
-        }
-    }
-    format!("{document:#}")
+    let Document { schema, version, .. } = Document::new(outcome.host.clone());
+    let rows = outcome.rows.iter().zip(&outcome.extras);
+    let rows =
+        rows.map(|(row, extras)| ExtendedRow { row, extras: extras.iter().copied().collect() }).collect();
+    let document = Extended { schema, version, host: &outcome.host, rows };
+    serde_json::to_string_pretty(&document).expect("words, numbers and lists of them")
 }
 
 fn text<T>(plan: &Plan, run: &Run, outcome: &Outcome<T>) -> String {
