@@ -1,8 +1,8 @@
 //! The paper's three hosts on one machine: A – B – C, network namespaces joined by veth pairs.
 #![forbid(unsafe_code)]
 
-use std::net::{IpAddr, Ipv4Addr};
-use std::time::Duration;
+use core::net::{IpAddr, Ipv4Addr};
+use core::time::Duration;
 use xdp_core::netdev::change::{CreateLink, CreateNamespace};
 use xdp_core::netdev::journal::{Journal, Report};
 use xdp_core::netdev::{End, Error, Interface, Mac, Namespace, NewLink};
