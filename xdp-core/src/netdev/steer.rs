@@ -226,7 +226,13 @@ impl Change for Steer {
     type Made = u32;
 
     fn prepare(&mut self) -> Result<Undo, Error> {
-        let (taken, len) = self.interface.by_ioctl("read", "receive rules", sys::rule_places)?;
+        let places = self.interface.by_ioctl("read", "receive rules", sys::rule_places);
+        let (taken, len) = places.map_err(|error| match error.errno() {
+            Errno::EOPNOTSUPP => {
+                error.saying(format!("receive rules not supported by {}", self.interface.name))
+            }
+            _ => error,
+        })?;
         let len = u32::try_from(len).unwrap_or(u32::MAX);
         let free = (0..len).rev().find(|place| !taken.contains(place)).ok_or_else(|| {
             let error = Error::new("add a receive rule to", &self.interface.name, Errno::ENOSPC);
