@@ -3,9 +3,11 @@
 
 #![cfg(feature = "testbed")]
 
+extern crate alloc;
+
+use alloc::collections::{BTreeMap, BTreeSet};
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use core::time::Duration;
-use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -565,7 +567,7 @@ fn a_process_killed_at_any_of_twelve_settings_leaves_nothing_that_restore_does_n
     let namespace = Namespace::create_named(&home).unwrap();
     polled_pair_in(&namespace);
     let before = state(&namespace, &name);
-    let mut changed = std::collections::BTreeSet::new();
+    let mut changed = BTreeSet::new();
     for (last, stop) in
         (0..STEPS).flat_map(|last| [Stop::Recorded, Stop::Made, Stop::Done].map(|stop| (last, stop)))
     {
