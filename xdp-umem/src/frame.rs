@@ -153,15 +153,15 @@ unsafe impl Send for Frame<'_> {}
 unsafe impl Sync for Frame<'_> {}
 
 impl<'u> Frame<'u> {
-    /// Owns the chunk at `chunk`.
+    /// Owns the chunk around `offset`.
     ///
     /// # Safety
-    /// `cut` is that of a UMEM borrowed for `'u`, `chunk` the address of a chunk of it which no other frame owns;
-    /// `start + len` is within its size.
+    /// `cut` is that of a UMEM borrowed for `'u`; `offset` lies `start` bytes into a chunk of it which no other frame owns;
+    /// `start + len` is within the chunk's size.
     #[inline]
-    pub(crate) unsafe fn own(cut: &Cut, chunk: u64, start: u32, len: u32) -> Self {
+    pub(crate) unsafe fn own(cut: &Cut, offset: u64, start: u32, len: u32) -> Self {
         let meta = Meta::new(start as u16, len as u16, cut.size as u16);
-        Self { packet: cut.pointer(chunk, start), meta, umem: PhantomData }
+        Self { packet: cut.pointer(offset), meta, umem: PhantomData }
     }
 
     /// Takes a chunk back, as `Box::from_raw` does: `None` where the descriptor does not lie in one chunk of the
@@ -172,12 +172,12 @@ impl<'u> Frame<'u> {
     #[inline]
     pub unsafe fn from_desc(desc: Desc, umem: &'u Umem) -> Option<Self> {
         let cut = umem.cut();
-        let (chunk, start) = cut.split(desc)?;
-        if !umem.give_back(chunk) {
+        let (offset, start) = cut.split(desc)?;
+        if !umem.give_back(offset - u64::from(start)) {
             return None;
         }
         // SAFETY: `split` checked the bounds; that the chunk has no other owner is the caller's promise.
-        Some(unsafe { Self::own(&cut, chunk, start, desc.len) })
+        Some(unsafe { Self::own(cut, offset, start, desc.len) })
     }
 
     /// Gives the chunk up to be sent, as `Box::into_raw` does. Panics on a frame of another UMEM, or if a further
@@ -185,14 +185,9 @@ impl<'u> Frame<'u> {
     #[inline]
     pub fn into_desc(self, umem: &Umem) -> Desc {
         assert!(!self.has_more(), "fragments go one by one");
-        let cut = umem.cut();
-        let chunk = cut.chunk(self.packet, self.meta.start());
+        let (addr, chunk) = umem.cut().join(self.packet, self.meta.start());
         umem.lend(chunk);
-        Desc {
-            addr: cut.join(chunk, self.meta.start()),
-            len: self.meta.len().into(),
-            options: self.meta.flags().into(),
-        }
+        Desc { addr, len: self.meta.len().into(), options: self.meta.flags().into() }
     }
 
     /// Gives the chunk up to be received into: the chunk's address, never the packet's. Panics as
