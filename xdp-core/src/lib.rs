@@ -84,7 +84,7 @@ pub use registration::{Registration, XskPort};
 pub use ring::RingSizes;
 pub use stage::{Outbox, Stage, Then, Verdict};
 pub use worker::{Counters, Cycles, Ended, Idle, Overload, Stop, Worker};
-pub use xdp_bpf::{Attachment, Mode, Rule, Rules};
+pub use xdp_bpf::{AttachError, Attachment, Mode, Ports, Rule, RuleError, Rules};
 pub use xdp_umem::{
     Desc, Errno, Frame, Frames, HugePages, Layout, LayoutError, PACKET_HEADROOM, Pages, Pool, Region,
     RegionOptions, Umem,

@@ -349,13 +349,22 @@ where
     /// are spent as [`idle`](Self::idle) says.
     pub fn run(&mut self, stop: &Stop) -> Ended {
         while !stop.is_set() {
-            if self.turn() > 0 {
-                self.idle_since = self.counters.turns;
-            } else if self.rest() == State::Gone {
+            if self.step() == State::Gone {
                 return Ended::Gone;
             }
         }
         Ended::Stopped
+    }
+
+    /// One turn, and after an idle one what [`idle`](Self::idle) says: for those who write their own loop, with an end of
+    /// its own. [`State::Gone`] once no port's interface is left, which an idle worker asks for every 65,536 turns or on waking.
+    #[inline]
+    pub fn step(&mut self) -> State {
+        if self.turn() == 0 {
+            return self.rest();
+        }
+        self.idle_since = self.counters.turns;
+        State::Up
     }
 
     /// Turns until everything queued was sent and finished, receiving and judging all the while, for at most `turns` turns.
