@@ -33,6 +33,8 @@ fn run() -> Result<Code, Failure> {
         Command::Forward(args) => cli::forward::run(&args),
         Command::Drop(args) => cli::drop::run(&args),
         Command::Generate(args) => cli::generate::run(&args),
+        Command::Contract(args) => cli::contract::run(&args),
+        Command::Doctor(args) => cli::doctor::run(&args),
         Command::Restore(args) => cli::restore::run(&args),
         Command::Completions(args) => cli::shell::completions(&args),
         Command::Man(args) => cli::shell::man(&args),

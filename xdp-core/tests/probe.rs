@@ -4,10 +4,11 @@
 
 use core::time::Duration;
 use xdp_core::cpu::{self, Cap};
+use xdp_core::netdev::packet::PacketSender;
 use xdp_core::netdev::{End, Interface, Mac, Namespace, NewLink, Setting};
 use xdp_core::probe::{self, Contract, NeedWakeup, ProbeOptions};
 use xdp_core::{Attachment, BusyPoll, Mode, Rules, XskConfig};
-use xdp_umem::{Errno, Fd, sys};
+use xdp_umem::Errno;
 
 /// Whether everything here may be done; says so if not.
 fn privileged() -> bool {
@@ -32,27 +33,6 @@ fn pair(queues: u32) -> (Namespace, Namespace) {
     (left, right)
 }
 
-/// A packet socket on an interface, to send frames through as they are.
-struct Sender(Fd);
-
-impl Sender {
-    fn on(interface: &Interface) -> Self {
-        let socket = sys::socket(libc::AF_PACKET, libc::SOCK_RAW, 0).unwrap();
-        let mut address = [0u8; 20]; // struct sockaddr_ll
-        address[..2].copy_from_slice(&(libc::AF_PACKET as u16).to_ne_bytes());
-        address[4..8].copy_from_slice(&interface.index.to_ne_bytes());
-        sys::bind(&socket, &address).unwrap();
-        Self(socket)
-    }
-
-    fn send(&self, packet: &[u8]) -> bool {
-        use std::io::Write;
-        use std::os::fd::AsFd;
-        let fd = self.0.as_fd().try_clone_to_owned().unwrap();
-        std::fs::File::from(fd).write(packet).is_ok_and(|len| len == packet.len())
-    }
-}
-
 fn probe_a(left: &Namespace, options: ProbeOptions<'_>) -> Result<Contract, xdp_core::Error> {
     // a probe's options borrow what only this thread may use, so this thread goes to the namespace
     let home = Namespace::current().unwrap();
@@ -69,11 +49,11 @@ fn a_veth_copies_sends_when_kicked_and_polls_nothing() {
     }
     let (left, right) = pair(1);
     let b = right.run(|| Interface::named("b").unwrap()).unwrap();
-    let sender = right.run(|| Sender::on(&b)).unwrap();
+    let sender = right.run(|| PacketSender::on(&b)).unwrap().unwrap();
     let mut sent = 0;
     let mut traffic = |packet: &[u8]| {
         sent += 1;
-        sender.send(packet)
+        sender.send(packet).is_ok()
     };
     let options = ProbeOptions { traffic: Some(&mut traffic), ..ProbeOptions::default() };
     let contract = probe_a(&left, options).unwrap();
@@ -119,8 +99,8 @@ fn a_packet_longer_than_a_chunk_arrives_in_pieces() {
         namespace.run(|| Interface::named(name).unwrap().set_mtu(3000)).unwrap().unwrap();
     }
     let b = right.run(|| Interface::named("b").unwrap()).unwrap();
-    let sender = right.run(|| Sender::on(&b)).unwrap();
-    let mut traffic = |packet: &[u8]| sender.send(packet);
+    let sender = right.run(|| PacketSender::on(&b)).unwrap().unwrap();
+    let mut traffic = |packet: &[u8]| sender.send(packet).is_ok();
     let options = ProbeOptions { traffic: Some(&mut traffic), ..ProbeOptions::default() };
     let contract = probe_a(&left, options).unwrap();
     let Setting::Value(splitting) = &contract.splitting else {

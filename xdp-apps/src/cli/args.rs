@@ -33,6 +33,8 @@ pub(crate) enum Command {
     Forward(Forward),
     Drop(Drop),
     Generate(Generate),
+    Contract(super::contract::ContractArgs),
+    Doctor(super::doctor::DoctorArgs),
     Restore(Restore),
     Completions(Completions),
     Man(Man),

@@ -11,6 +11,7 @@
 //! | [`facts`] | everything about one interface that decides what a measurement on it means |
 //! | [`journal`], [`change`] | changes recorded on disk before they are made, and undone |
 //! | [`tune`] | all of these settings, and NAPI's, as such changes |
+//! | [`packet`] | frames sent through the kernel as they are |
 //! | [`icmp`] | a round trip through the kernel's own stack, the baseline |
 //! | [`netlink`] | the messages that most of this is said in |
 //!
@@ -56,6 +57,7 @@ pub mod link;
 pub mod namespace;
 pub mod netlink;
 mod new_link;
+pub mod packet;
 pub mod route;
 pub mod steer;
 pub(crate) mod sys;
