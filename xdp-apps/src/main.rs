@@ -34,6 +34,8 @@ fn run() -> Result<Code, Failure> {
         Command::Drop(args) => cli::drop::run(&args),
         Command::Generate(args) => cli::generate::run(&args),
         Command::Demo(args) => cli::demo::run(&args),
+        Command::Contract(args) => cli::contract::run(&args),
+        Command::Doctor(args) => cli::doctor::run(&args),
         Command::Restore(args) => cli::restore::run(&args),
         Command::Completions(args) => cli::shell::completions(&args),
         Command::Man(args) => cli::shell::man(&args),

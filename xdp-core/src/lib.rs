@@ -43,6 +43,7 @@
 //! | [`wire`] | packet headers, read and changed in place |
 //! | `sim` (feature) | the kernel's half of a port, simulated by seed |
 //! | [`netdev`], [`cpu`] (feature `std`) | the host: read, set, verified, put back |
+//! | [`probe`] (feature `std`) | what a driver really does, found out on the very interface |
 //! | [`uapi`] | `if_xdp.h` in Rust |
 //!
 //! Without the default feature `std` the crate is `no_std` (it needs `alloc` and libc): rings, sockets, ports, the
@@ -65,6 +66,8 @@ pub mod fuzzing;
 #[cfg(feature = "std")]
 pub mod netdev;
 mod port;
+#[cfg(feature = "std")]
+pub mod probe;
 mod registration;
 pub mod ring;
 #[cfg(feature = "sim")]

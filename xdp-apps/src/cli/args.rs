@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Drop(Drop),
     Generate(Generate),
     Demo(super::demo::Demo),
+    Contract(super::contract::ContractArgs),
+    Doctor(super::doctor::DoctorArgs),
     Restore(Restore),
     Completions(Completions),
     Man(Man),

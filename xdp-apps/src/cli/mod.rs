@@ -3,8 +3,10 @@
 
 pub(crate) mod args;
 mod conduct;
+pub(crate) mod contract;
 mod cores;
 pub(crate) mod demo;
+pub(crate) mod doctor;
 pub(crate) mod drop;
 pub(crate) mod failure;
 pub(crate) mod forward;
