@@ -188,21 +188,29 @@ impl<'u, M: RingMemory, const K: usize> Receive<'u> for RingReceiver<'u, M, K> {
         let mut packets = 0;
         for (rx, partial) in rx.iter_mut().zip(partial) {
             let mut no_packet = 0; // entries that ended none
-            // While a packet is being assembled, every entry passes for one with options, which is not plain.
-            let mut assembling = if partial.is_some() { Desc::CONTINUED } else { 0 };
+            // While a packet is being assembled, none is taken the short way.
+            let mut short = umem.short(partial.is_some());
             let taken = rx.consume_ahead::<AHEAD>(
                 n,
                 |desc| prefetch(umem.hint(desc.addr)),
                 |desc| {
-                    let plain = Desc { options: desc.options | assembling, ..desc };
                     // SAFETY: K1, the address was lent on this port's fill ring and comes back once.
-                    let frame = match unsafe { Frame::from_plain_desc(plain, umem) } {
+                    let frame = match unsafe { Frame::from_plain_desc(desc, short) } {
                         Some(frame) => Some(frame),
                         None => {
                             // SAFETY: as above, for nothing was made of it there.
-                            let frame = unsafe { Frame::from_desc(desc, umem) };
-                            let frame = assemble(partial, partial_chunks, broken, frame, desc);
-                            assembling = if partial.is_some() { Desc::CONTINUED } else { 0 };
+                            let frame = unsafe {
+                                unusual_packet(
+                                    umem,
+                                    partial,
+                                    partial_chunks,
+                                    broken,
+                                    desc.addr,
+                                    desc.len,
+                                    desc.options,
+                                )
+                            };
+                            short = umem.short(partial.is_some());
                             frame
                         }
                     };
@@ -243,16 +251,24 @@ impl<'u, M: RingMemory, const K: usize> Receive<'u> for RingReceiver<'u, M, K> {
     }
 }
 
-/// Adds a fragment to the packet it belongs to, if there is one; the packet, when it is whole.
+/// The packet that a descriptor ends; it may be of several fragments, of which this adds one.
+///
+/// # Safety
+/// K1, as for [`Frame::from_desc`].
 #[cold]
-fn assemble<'u>(
+#[inline(never)]
+unsafe fn unusual_packet<'u>(
+    umem: &'u Umem,
     partial: &mut Option<Frame<'u>>,
     chunks: &mut usize,
     broken: &mut u64,
-    frame: Option<Frame<'u>>,
-    desc: Desc,
+    addr: u64,
+    len: u32,
+    options: u32,
 ) -> Option<Frame<'u>> {
-    let Some(frame) = frame else {
+    let desc = Desc { addr, len, options }; // whose address would keep it out of registers
+    // SAFETY: the caller's promise.
+    let Some(frame) = (unsafe { Frame::from_desc(desc, umem) }) else {
         *broken += 1;
         return None;
     };
@@ -346,14 +362,16 @@ impl<'u, M: RingMemory> Burst<'u> for RingSends<'_, 'u, M> {
     #[inline]
     fn put(&mut self, frame: Frame<'u>) -> Result<(), Frame<'u>> {
         let umem = self.umem;
-        self.tx
-            .push_with(frame, |frame| frame.into_plain_desc(umem))
-            .or_else(|frame| self.tx.with_ring(|tx| send_unusual(tx, umem, frame)))
+        match self.tx.push_with(frame, |frame| frame.into_plain_desc(umem)) {
+            Ok(()) => Ok(()),
+            Err(frame) => self.tx.with_ring(|tx| send_unusual(tx, umem, frame)),
+        }
     }
 }
 
 /// Queues a packet that is not simply one frame in an aligned chunk, or for which there was no room.
 #[cold]
+#[inline(never)]
 fn send_unusual<'u, M: RingMemory>(
     tx: &mut Producer<Desc, M>,
     umem: &Umem,
@@ -394,15 +412,13 @@ impl<'u, M: RingMemory, const K: usize> Transmit<'u> for RingTransmitter<'u, M, 
     #[inline]
     fn reap(&mut self, mut finished: impl FnMut(Frame<'u>)) -> u32 {
         let Self { umem, completion, broken, .. } = self;
-        let umem = *umem;
+        let (umem, short) = (*umem, umem.short(false));
         completion.consume(completion.capacity(), |addr| {
-            let desc = Desc { addr, len: 0, options: 0 };
             // SAFETY: K1, the address was queued on this port's tx ring and comes back once.
-            let frame = match unsafe { Frame::from_plain_desc(desc, umem) } {
-                Some(frame) => Some(frame),
-                None => unusual_chunk(umem, desc),
-            };
-            match frame {
+            if let Some(frame) = unsafe { Frame::from_plain_desc(Desc { addr, len: 0, options: 0 }, short) } {
+                return finished(frame);
+            }
+            match unusual_chunk(umem, addr) {
                 Some(frame) => finished(frame),
                 None => *broken += 1,
             }
@@ -447,7 +463,9 @@ impl<'u, M: RingMemory, const K: usize> Transmit<'u> for RingTransmitter<'u, M, 
 /// clears it (seen on 6.18.44), so the address of a chunk at an odd offset comes back one less. Only unaligned chunks lie at
 /// odd offsets, and none of them begins where another one does less one.
 #[cold]
-fn unusual_chunk(umem: &Umem, desc: Desc) -> Option<Frame<'_>> {
+#[inline(never)]
+fn unusual_chunk(umem: &Umem, addr: u64) -> Option<Frame<'_>> {
+    let desc = Desc { addr, len: 0, options: 0 };
     // SAFETY: K1, the address was queued on the tx ring whose completions these are, and comes back once.
     let frame = unsafe { Frame::from_desc(desc, umem) };
     if frame.is_some() || !umem.layout().is_unaligned() || desc.addr & 1 != 0 {

@@ -259,16 +259,8 @@ where
         let mut handled = 0;
         for port in 0..N {
             let receiver = &mut rx[port];
-            // Finished frames go straight back to receive into; the pool makes up the difference.
             let missing = offered[port].saturating_sub(receiver.lent());
-            let mut offers = receiver.offers(missing as u32);
-            counters.finished += u64::from(tx[port].reap(|frame| {
-                let (frame, ()) = Held::judged(frame, pool, |frame| stage.finished(frame));
-                if let Err(frame) = offers.put(frame) {
-                    pool.put(frame);
-                }
-            }));
-            drop(offers);
+            counters.finished += u64::from(recycle(receiver, &mut tx[port], missing as u32, stage, pool));
             let missing = offered[port].saturating_sub(receiver.lent());
             if missing > 0 {
                 top_up(receiver, pool, missing);
@@ -279,35 +271,9 @@ where
                 Overload::Drop => *burst,
                 Overload::Limit => tx.iter_mut().map(|tx| tx.room(*burst)).fold(*burst, u32::min),
             };
-            // Counted here, so that a stage that panics leaves the counters in step.
-            let mut judged = Tally { count: 0, total: &mut counters.received };
-            let mut sends = tx.each_mut().map(T::sends);
-            let received = receiver.receive(limit, |mut frame| {
-                frame.set_port(port as u8);
-                let (frame, verdict) = Held::judged(frame, pool, |frame| stage.process(frame));
-                judged.count += 1;
-                let to = match verdict {
-                    Verdict::Tx => port,
-                    Verdict::Redirect(to) => to.into(),
-                    Verdict::Next | Verdict::Drop => {
-                        counters.dropped += 1;
-                        return pool.put(frame);
-                    }
-                };
-                match sends.get_mut(to) {
-                    Some(sends) => {
-                        if let Err(frame) = sends.put(frame) {
-                            counters.tx_full += 1;
-                            pool.put(frame);
-                        }
-                    }
-                    None => {
-                        counters.no_such_port += 1;
-                        pool.put(frame);
-                    }
-                }
-            });
-            handled += received;
+            let received = counters.received;
+            deliver(receiver, tx, port, limit, stage, pool, counters);
+            handled += (counters.received - received) as u32;
         }
         tx.iter_mut().for_each(T::commit);
         handled
@@ -471,6 +437,68 @@ where
     pub fn far(&self) -> &[F; N] {
         &self.far
     }
+}
+
+/// Takes finished frames back, which go straight back to receive into as far as frames are missing there. Returns how many.
+///
+/// A function of its own, as [`deliver`] is, so that what its loop needs has the registers to itself.
+#[inline(never)]
+fn recycle<'u, R: Receive<'u>, T: Transmit<'u>, S: Stage>(
+    receiver: &mut R,
+    transmitter: &mut T,
+    missing: u32,
+    stage: &mut S,
+    pool: &mut Pool<'u>,
+) -> u32 {
+    let mut offers = receiver.offers(missing);
+    transmitter.reap(|frame| {
+        let (frame, ()) = Held::judged(frame, pool, |frame| stage.finished(frame));
+        if let Err(frame) = offers.put(frame) {
+            pool.put(frame);
+        }
+    })
+}
+
+/// Has the stage judge up to `limit` packets that arrived on `port`, and sends each where it says.
+#[inline(never)]
+fn deliver<'u, R: Receive<'u>, T: Transmit<'u>, S: Stage, const N: usize>(
+    receiver: &mut R,
+    tx: &mut [T; N],
+    port: usize,
+    limit: u32,
+    stage: &mut S,
+    pool: &mut Pool<'u>,
+    counters: &mut Counters,
+) {
+    let port = if N == 1 { 0 } else { port };
+    // Counted here, so that a stage that panics leaves the counters in step.
+    let mut judged = Tally { count: 0, total: &mut counters.received };
+    let mut sends = tx.each_mut().map(T::sends);
+    receiver.receive(limit, |mut frame| {
+        frame.set_port(port as u8);
+        let (frame, verdict) = Held::judged(frame, pool, |frame| stage.process(frame));
+        judged.count += 1;
+        let to = match verdict {
+            Verdict::Tx => port,
+            Verdict::Redirect(to) => to.into(),
+            Verdict::Next | Verdict::Drop => {
+                counters.dropped += 1;
+                return pool.put(frame);
+            }
+        };
+        match sends.get_mut(to) {
+            Some(sends) => {
+                if let Err(frame) = sends.put(frame) {
+                    counters.tx_full += 1;
+                    pool.put(frame);
+                }
+            }
+            None => {
+                counters.no_such_port += 1;
+                pool.put(frame);
+            }
+        }
+    });
 }
 
 /// Lends up to `missing` frames of the pool.

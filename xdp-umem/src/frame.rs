@@ -1,6 +1,6 @@
 //! Frame: an owned chunk and the packet in it. Desc: its name in a ring.
 
-use crate::umem::Cut;
+use crate::umem::{Cut, Short};
 use crate::{Umem, sys::Plain};
 use core::fmt;
 use core::marker::PhantomData;
@@ -39,8 +39,8 @@ const METADATA: u8 = Desc::TX_METADATA as u8;
 /// What a frame knows beside its chunk, in one word, so that a frame travels in two registers:
 /// start (16 bits), port (8), flags (8), size (16), len (16). The length is on top, so that one shift gives what a descriptor
 /// carries; what is tested and masked is in the lower half, where an instruction's constant reaches it.
-#[derive(Clone, Copy)]
-struct Meta(u64);
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Meta(u64);
 
 impl Meta {
     const PORT: u32 = 16;
@@ -48,11 +48,17 @@ impl Meta {
     const SIZE: u32 = 32;
     const LEN: u32 = 48;
 
-    /// No flags, port 0. Each is below 1 << 16.
+    /// In a chunk of `size` bytes, with nothing in it.
     #[inline]
-    const fn new(start: u64, len: u64, size: u64) -> Self {
-        debug_assert!(start <= 0xffff && len <= 0xffff && size <= 0xffff);
-        Self(start | size << Self::SIZE | len << Self::LEN)
+    pub(crate) const fn of_size(size: u16) -> Self {
+        Self((size as u64) << Self::SIZE)
+    }
+
+    /// As `self`, which has nothing in it, with a packet somewhere below 1 << 16.
+    #[inline]
+    const fn at(self, start: u64, len: u64) -> Self {
+        debug_assert!(start <= 0xffff && len <= 0xffff);
+        Self(self.0 | start | len << Self::LEN)
     }
 
     /// Where the packet begins in the chunk, in bytes.
@@ -87,7 +93,11 @@ impl Meta {
     /// The length, if it is not 0 and no flag is set.
     #[inline]
     const fn plain_len(self) -> Option<u16> {
-        if self.0 & 0xff << Self::FLAGS == 0 && self.len() != 0 { Some(self.len()) } else { None }
+        if self.0 & ((MORE | METADATA) as u64) << Self::FLAGS == 0 && self.len() != 0 {
+            Some(self.len())
+        } else {
+            None
+        }
     }
 
     #[inline]
@@ -173,7 +183,7 @@ impl<'u> Frame<'u> {
     /// `start + len` is within the chunk's size.
     #[inline]
     pub(crate) unsafe fn own(cut: &Cut, offset: u64, start: u64, len: u64) -> Self {
-        let meta = Meta::new(start, len, cut.size);
+        let meta = cut.empty.at(start, len);
         Self { packet: cut.pointer(offset), meta, umem: PhantomData }
     }
 
@@ -199,14 +209,14 @@ impl<'u> Frame<'u> {
     /// # Safety
     /// As for `from_desc`.
     #[inline]
-    pub unsafe fn from_plain_desc(desc: Desc, umem: &'u Umem) -> Option<Self> {
-        let cut = umem.cut();
-        let start = cut.split_plain(desc)?;
-        if !umem.give_back(desc.addr - start) {
+    pub unsafe fn from_plain_desc(desc: Desc, short: Short<'u>) -> Option<Self> {
+        let start = short.cut.split_plain(desc)?;
+        #[cfg(feature = "ledger")]
+        if !short.umem.give_back(desc.addr - start) {
             return None;
         }
         // SAFETY: `split_plain` checked the bounds; that the chunk has no other owner is the caller's promise.
-        Some(unsafe { Self::own(cut, desc.addr, start, desc.len.into()) })
+        Some(unsafe { Self::own(short.cut, desc.addr, start, desc.len.into()) })
     }
 
     /// Gives the chunk up to be sent if its packet is [plain](Self::is_plain), in the fewest instructions; else gives
@@ -262,7 +272,7 @@ impl<'u> Frame<'u> {
     #[inline]
     pub(crate) fn reset(mut self, start: u16) -> Self {
         self.packet = self.at(start);
-        self.meta = Meta::new(start.into(), 0, self.meta.size().into());
+        self.meta = Meta::of_size(self.meta.size()).at(start.into(), 0);
         self
     }
 
@@ -543,7 +553,7 @@ mod tests {
         let desc = frame.into_plain_desc(&umem).unwrap();
         assert_eq!(desc, Desc { addr: 3 * 2048 + 256, len: 1792, options: 0 });
         // SAFETY: the one owner of the chunk was just given up.
-        let frame = unsafe { Frame::from_plain_desc(desc, &umem) }.unwrap();
+        let frame = unsafe { Frame::from_plain_desc(desc, umem.short(false)) }.unwrap();
         assert_eq!((&frame[..], frame.headroom(), frame.port()), (&[7; 1792][..], 256, 0));
         let _ = frame;
     }

@@ -54,4 +54,4 @@ pub use layout::{Layout, LayoutError, PACKET_HEADROOM};
 pub use pool::Pool;
 pub use region::{HugePages, Pages, Region, RegionOptions};
 pub use sys::Fd;
-pub use umem::{Frames, Registered, Umem};
+pub use umem::{Frames, Registered, Short, Umem};

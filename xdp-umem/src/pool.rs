@@ -53,21 +53,21 @@ impl<'u> Pool<'u> {
 
     /// Takes a packet's frames back, all its fragments. Panics if they are more than the pool began with.
     #[inline]
-    pub fn put(&mut self, mut frame: Frame<'u>) {
-        if frame.has_more() {
-            self.put_rest(&mut frame);
-        }
+    pub fn put(&mut self, frame: Frame<'u>) {
+        let frame = if frame.has_more() { self.put_rest(frame) } else { frame };
         self.frames[self.len] = Some(frame);
         self.len += 1;
     }
 
+    /// All but the first frame. By value, so that a frame without a rest never has to have an address.
     #[cold]
-    fn put_rest(&mut self, frame: &mut Frame<'u>) {
+    fn put_rest(&mut self, mut frame: Frame<'u>) -> Frame<'u> {
         let mut rest = frame.take_rest();
         while let Some(mut fragment) = rest {
             rest = fragment.take_rest();
             self.put(fragment);
         }
+        frame
     }
 
     /// How many frames it holds.

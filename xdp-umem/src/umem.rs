@@ -1,5 +1,6 @@
 //! Umem: a region cut in chunks.
 
+use crate::frame::Meta;
 use crate::{Desc, Errno, Frame, Layout, Region, RegionOptions};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -41,11 +42,21 @@ pub(crate) struct Cut {
     /// the modes apart.
     aligned_len: u64,
     /// Of a chunk, in bytes.
-    pub(crate) size: u64,
+    size: u64,
     /// One less, if the chunks are aligned: then the bits of an address that say where in its chunk it is.
     mask: u64,
+    /// What a frame of nothing carries.
+    pub(crate) empty: Meta,
     /// Of all chunks, in bytes.
     len: u64,
+}
+
+/// What the short way of taking packets back needs to know of a UMEM, for the length of a burst.
+#[derive(Clone, Copy, Debug)]
+pub struct Short<'u> {
+    pub(crate) cut: &'u Cut,
+    #[cfg(feature = "ledger")]
+    pub(crate) umem: &'u Umem,
 }
 
 // SAFETY: the pointer is into the UMEM's region, which is Send; bytes are reached through frames alone.
@@ -58,7 +69,8 @@ impl Cut {
         let len = layout.len() as u64;
         let aligned_len = if layout.is_unaligned() { 0 } else { len };
         let size = u64::from(layout.chunk_size());
-        Self { base: region.base(), aligned_len, size, mask: size - 1, len }
+        let empty = Meta::of_size(layout.chunk_size() as u16); // 4096 at most
+        Self { base: region.base(), aligned_len, size, mask: size - 1, empty, len }
     }
 
     /// Where a descriptor's packet begins, in the UMEM and in its chunk, both in bytes; `None` unless the packet lies
@@ -68,12 +80,12 @@ impl Cut {
         if desc.addr >= self.aligned_len {
             return self.split_unaligned(desc);
         }
-        let start = desc.addr & self.mask;
+        let start = (desc.addr & self.mask) as u32;
         // `aligned_len` is a multiple of the chunk size, so below it lies a whole chunk.
-        if u64::from(desc.len) > self.size - start {
+        if desc.len > self.size as u32 - start {
             return None;
         }
-        Some((desc.addr, start as u32))
+        Some((desc.addr, start))
     }
 
     /// As `split`, of a descriptor without options in an aligned UMEM: where the packet begins in its chunk.
@@ -227,6 +239,24 @@ impl Umem {
     pub fn chunk_of(&self, addr: u64) -> Option<u64> {
         let (offset, start) = self.cut.split(Desc { addr, len: 0, options: 0 })?;
         Some(offset - u64::from(start))
+    }
+
+    /// For [`Frame::from_plain_desc`]. With `none` a UMEM of no chunks, which that takes nothing of.
+    #[inline]
+    pub fn short(&self, none: bool) -> Short<'_> {
+        static NOWHERE: Cut = Cut {
+            base: NonNull::dangling(),
+            aligned_len: 0,
+            size: 0,
+            mask: 0,
+            empty: Meta::of_size(0),
+            len: 0,
+        };
+        Short {
+            cut: if none { &NOWHERE } else { &self.cut },
+            #[cfg(feature = "ledger")]
+            umem: self,
+        }
     }
 
     /// Where its chunks lie.

@@ -1,6 +1,6 @@
 //! Consumer: the end that reads entries. Rx and completion.
 
-use super::{Entry, RingMemory, Run};
+use super::{Entry, RingMemory};
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -27,19 +27,29 @@ unsafe impl<T: Send, M: Send> Send for Consumer<T, M> {}
 /// Publishes what was taken when it goes, by a panic too: an entry handed out is never handed out again.
 struct Taken<'c, T, M> {
     ring: &'c mut Consumer<T, M>,
-    /// Entries side by side, the next one first. Here and not in the ring, so that its place stays in a register.
-    run: Run<T>,
-    /// The index of the run's end.
+    /// The slot whose entry was handed out last. Here and not in the ring, so that it stays in a register.
+    slot: NonNull<T>,
+    /// The last one that lies beside it.
+    last: NonNull<T>,
+    /// The index behind that.
     end: u32,
 }
 
 impl<T, M> Drop for Taken<'_, T, M> {
     #[inline]
     fn drop(&mut self) {
-        let next = self.end.wrapping_sub(self.run.len());
+        let next = self.end.wrapping_sub(self.left());
         self.ring.next = next;
         // SAFETY: the index lives as long as `memory`.
         unsafe { self.ring.consumer.as_ref() }.store(next, Ordering::Release); // R3, read before it is overwritten
+    }
+}
+
+impl<T, M> Taken<'_, T, M> {
+    /// Entries up to the last one.
+    #[inline]
+    fn left(&self) -> u32 {
+        ((self.last.as_ptr() as usize - self.slot.as_ptr() as usize) / size_of::<T>()) as u32
     }
 }
 
@@ -104,50 +114,65 @@ impl<T: Entry, M: RingMemory> Consumer<T, M> {
         if n == 0 {
             return 0;
         }
-        // SAFETY: R1, no slot from one inside the ring.
-        let none = unsafe { Run::new(self.slots, 0) };
-        let mut taken = Taken { run: none, end: self.next, ring: self };
-        let mut left = n;
-        while left > 0 {
-            taken.run = taken.ring.run(taken.end, left);
-            let len = taken.run.len();
-            (taken.end, left) = (taken.end.wrapping_add(len), left - len);
-            for slot in (0..AHEAD).map_while(|i| taken.run.ahead(i)) {
-                peek(Self::glance(slot));
-            }
-            while !taken.run.is_empty() {
-                if AHEAD > 0 {
-                    if let Some(slot) = taken.run.ahead(AHEAD) {
-                        peek(Self::glance(slot));
-                    }
+        let (first, mut len) = self.run(self.next, n);
+        Self::show::<AHEAD>(first, len, &peek);
+        let (last, end) = (Self::slot(first, len - 1), self.next.wrapping_add(len));
+        let mut taken = Taken { slot: first, last, end, ring: self };
+        let mut left = n - len;
+        loop {
+            loop {
+                f(Self::read(taken.slot));
+                if taken.slot == taken.last {
+                    break;
                 }
-                // SAFETY: it was seen not to be empty.
-                let slot = unsafe { taken.run.step() };
-                f(Self::read(slot));
+                if AHEAD > 0 && taken.left() > AHEAD {
+                    peek(Self::glance(Self::slot(taken.slot, AHEAD + 1)));
+                }
+                taken.slot = Self::slot(taken.slot, 1);
             }
+            if left == 0 {
+                return n;
+            }
+            let first;
+            (first, len) = taken.ring.run(taken.end, left);
+            Self::show::<AHEAD>(first, len, &peek);
+            (taken.slot, taken.last) = (first, Self::slot(first, len - 1));
+            (taken.end, left) = (taken.end.wrapping_add(len), left - len);
         }
-        n
     }
 
-    /// Up to `most` slots side by side, from that of `index` on.
+    /// Up to `most` slots side by side, from that of `index` on: the first, and how many. At least one, if `most` is.
     #[inline]
-    fn run(&self, index: u32, most: u32) -> Run<T> {
+    fn run(&self, index: u32, most: u32) -> (NonNull<T>, u32) {
         let index = index & self.mask;
-        let len = most.min(self.capacity() - index);
-        // SAFETY: R1, the mask keeps the first slot inside the ring, and the run ends with the ring at the latest.
-        unsafe { Run::new(self.slots.add(index as usize), len) }
+        (Self::slot(self.slots, index), most.min(self.capacity() - index))
+    }
+
+    /// Shows what comes first of a run, as its later entries are shown while these are handed out.
+    #[inline]
+    fn show<const AHEAD: u32>(first: NonNull<T>, len: u32, peek: impl Fn(T)) {
+        if AHEAD > 0 {
+            (0..len.min(AHEAD + 1)).for_each(|i| peek(Self::glance(Self::slot(first, i))));
+        }
+    }
+
+    /// `n` slots on.
+    #[inline]
+    fn slot(from: NonNull<T>, n: u32) -> NonNull<T> {
+        // SAFETY: R1, callers stay inside the ring: below the mask, or within a run.
+        unsafe { from.add(n as usize) }
     }
 
     /// As `read`, where nothing but a hint hangs on it: the compiler may load the part it needs.
     #[inline]
     fn glance(slot: NonNull<T>) -> T {
-        // SAFETY: a run's slot; R2, up to the limit nobody writes it.
+        // SAFETY: a slot of the ring; R2, up to the limit nobody writes it.
         unsafe { slot.read() }
     }
 
     #[inline]
     fn read(slot: NonNull<T>) -> T {
-        // SAFETY: a run's slot; R2, up to the limit nobody writes it.
+        // SAFETY: a slot of the ring; R2, up to the limit nobody writes it.
         unsafe { T::read(slot) }
     }
 

@@ -135,7 +135,7 @@ impl<T> Run<T> {
 
     #[inline]
     fn len(&self) -> u32 {
-        (self.bytes() / size_of::<T>()) as u32
+        ((self.end.as_ptr() as usize - self.at.as_ptr() as usize) / size_of::<T>()) as u32
     }
 
     #[inline]
@@ -153,18 +153,6 @@ impl<T> Run<T> {
         // SAFETY: before `end`, so that the next slot's place is at most `end`.
         self.at = unsafe { slot.add(1) };
         slot
-    }
-
-    /// The slot `n` places on, if the run goes so far.
-    #[inline]
-    fn ahead(&self, n: u32) -> Option<NonNull<T>> {
-        // SAFETY: checked to be before `end`.
-        (self.bytes() > n as usize * size_of::<T>()).then(|| unsafe { self.at.add(n as usize) })
-    }
-
-    #[inline]
-    fn bytes(&self) -> usize {
-        self.end.as_ptr() as usize - self.at.as_ptr() as usize
     }
 }
 
