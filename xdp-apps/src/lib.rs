@@ -1,1 +1,5 @@
 //! Stages and programs.
+extern crate alloc;
+
+#[cfg(feature = "cli")]
+pub mod testbed;
