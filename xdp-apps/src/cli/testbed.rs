@@ -297,6 +297,9 @@ pub(crate) struct PingDemo {
     /// From one probe to the next at least, in milliseconds.
     #[arg(long, default_value_t = 0)]
     interval: u64,
+    /// Give up after so many lost in a row, a second each.
+    #[arg(long, default_value_t = 3)]
+    give_up: u32,
     /// Print a JSON document.
     #[arg(long)]
     json: bool,
@@ -365,6 +368,7 @@ impl PingDemo {
             packet_size: self.packet_size,
             count: self.count,
             interval: Duration::from_millis(self.interval),
+            give_up: self.give_up,
         }
     }
 

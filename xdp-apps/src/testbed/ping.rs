@@ -19,8 +19,6 @@ const ETHER_TYPE: [u8; 2] = [0x88, 0xb5];
 const HEADER: usize = 18;
 /// How long a probe may take.
 const LOST_NS: u64 = 1_000_000_000;
-/// After so many lost in a row nobody is there.
-const GIVE_UP: u32 = 3;
 
 /// Two cards and how to use them.
 #[derive(Clone, Debug)]
@@ -49,6 +47,8 @@ pub struct Ping {
     pub count: u32,
     /// From one probe to the next, at least.
     pub interval: Duration,
+    /// After so many lost in a row, a second each, nobody is there.
+    pub give_up: u32,
 }
 
 impl Default for Ping {
@@ -67,6 +67,7 @@ impl Default for Ping {
             packet_size: 64,
             count: 100,
             interval: Duration::ZERO,
+            give_up: 3,
         }
     }
 }
@@ -304,6 +305,7 @@ struct Pinger<'s> {
     next: u64,
     interval: u64,
     lost_after: u64,
+    give_up: u32,
     lost_in_a_row: u32,
     altered: u32,
     round_trips: Vec<u64>,
@@ -324,6 +326,7 @@ impl<'s> Pinger<'s> {
             next: ticks(),
             interval: clock.to_ticks(ping.interval.as_nanos() as u64),
             lost_after: clock.to_ticks(LOST_NS),
+            give_up: ping.give_up,
             lost_in_a_row: 0,
             altered: 0,
             round_trips: Vec::with_capacity(ping.count as usize),
@@ -361,7 +364,7 @@ impl Stage for Pinger<'_> {
             self.waiting = None;
             self.lost_in_a_row += 1;
         }
-        if self.sent == self.count || self.lost_in_a_row == GIVE_UP {
+        if self.sent == self.count || self.lost_in_a_row == self.give_up {
             self.stop.set();
             return;
         }
