@@ -126,17 +126,20 @@ impl<'u, M: RingMemory, const K: usize> Receive<'u> for RingReceiver<'u, M, K> {
         let mut packets = 0;
         for (rx, partial) in rx.iter_mut().zip(partial) {
             let mut no_packet = 0; // entries that ended none
+            let mut assembling = partial.is_some();
             let taken = rx.consume_ahead::<AHEAD>(
                 n,
                 |desc| prefetch(umem.hint(desc.addr)),
                 |desc| {
                     // SAFETY: K1, the address was lent on this port's fill ring and comes back once.
                     let frame = unsafe { Frame::from_desc(desc, umem) };
+                    let continued = desc.options & Desc::CONTINUED != 0;
                     let frame = match frame {
-                        Some(frame) if desc.options & Desc::CONTINUED == 0 && partial.is_none() => {
-                            Some(frame)
+                        Some(frame) if !(continued | assembling) => Some(frame),
+                        Some(frame) => {
+                            assembling = continued;
+                            assemble(partial, partial_chunks, frame, continued)
                         }
-                        Some(frame) => assemble(partial, partial_chunks, frame, desc),
                         None => {
                             *broken += 1;
                             None
@@ -184,14 +187,14 @@ fn assemble<'u>(
     partial: &mut Option<Frame<'u>>,
     chunks: &mut usize,
     frame: Frame<'u>,
-    desc: Desc,
+    continued: bool,
 ) -> Option<Frame<'u>> {
     *chunks += 1;
     match partial {
         Some(packet) => packet.append(frame).expect("a received frame has 256 bytes before it"),
         None => *partial = Some(frame),
     }
-    if desc.options & Desc::CONTINUED != 0 {
+    if continued {
         return None;
     }
     let packet = partial.take()?;

@@ -177,6 +177,28 @@ pub(crate) struct Held<'p, 'u> {
     pub(crate) pool: &'p mut Pool<'u>,
 }
 
+impl<'u> Held<'_, 'u> {
+    /// Has `judge` look at the frame, which comes back with the verdict; to the pool if `judge` panics.
+    #[inline]
+    pub(crate) fn judged<V>(
+        frame: Frame<'u>,
+        pool: &mut Pool<'u>,
+        judge: impl FnOnce(&mut Frame<'u>) -> V,
+    ) -> (Frame<'u>, V) {
+        let mut held = Held { frame: Some(frame), pool };
+        match &mut held.frame {
+            Some(frame) => {
+                let verdict = judge(frame);
+                match held.frame.take() {
+                    Some(frame) => (frame, verdict),
+                    None => unreachable!("nobody took it"),
+                }
+            }
+            None => unreachable!("just put there"),
+        }
+    }
+}
+
 impl Drop for Held<'_, '_> {
     #[inline]
     fn drop(&mut self) {

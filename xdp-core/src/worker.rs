@@ -260,11 +260,14 @@ where
             let missing = offered[port].saturating_sub(receiver.lent());
             let mut missing = receiver.room(missing as u32).min(missing as u32);
             counters.finished += u64::from(tx[port].reap(|frame| {
-                let mut held = Held { frame: Some(frame), pool };
-                held.frame.iter().for_each(|frame| stage.finished(frame));
+                let (frame, ()) = Held::judged(frame, pool, |frame| stage.finished(frame));
                 if missing > 0 {
                     missing -= 1;
-                    held.frame = held.frame.take().and_then(|frame| receiver.offer(frame).err());
+                    if let Err(frame) = receiver.offer(frame) {
+                        pool.put(frame);
+                    }
+                } else {
+                    pool.put(frame);
                 }
             }));
             for _ in 0..missing {
@@ -282,27 +285,25 @@ where
             };
             let received = receiver.receive(limit, |mut frame| {
                 frame.set_port(port as u8);
-                let mut held = Held { frame: Some(frame), pool };
-                let verdict = match &mut held.frame {
-                    Some(frame) => stage.process(frame),
-                    None => Verdict::Drop,
-                };
+                let (frame, verdict) = Held::judged(frame, pool, |frame| stage.process(frame));
                 let to = match verdict {
                     Verdict::Tx => port,
                     Verdict::Redirect(to) => to.into(),
                     Verdict::Next | Verdict::Drop => {
                         counters.dropped += 1;
-                        return; // and the frame goes to the pool
+                        return pool.put(frame);
                     }
                 };
-                if to >= N {
-                    counters.no_such_port += 1;
-                    return;
-                }
-                if let Some(frame) = held.frame.take() {
-                    if let Err(frame) = tx[to].send(frame) {
-                        counters.tx_full += 1;
-                        held.frame = Some(frame);
+                match tx.get_mut(to) {
+                    Some(tx) => {
+                        if let Err(frame) = tx.send(frame) {
+                            counters.tx_full += 1;
+                            pool.put(frame);
+                        }
+                    }
+                    None => {
+                        counters.no_such_port += 1;
+                        pool.put(frame);
                     }
                 }
             });

@@ -115,7 +115,7 @@ const LINK: u16 = 24;
 /// ```compile_fail,E0451
 /// use core::{marker::PhantomData, ptr::NonNull};
 /// let frame = xdp_umem::Frame { // error[E0451]: private fields
-///     chunk: NonNull::dangling(), meta: unimplemented!(), umem: PhantomData,
+///     packet: NonNull::dangling(), meta: unimplemented!(), umem: PhantomData,
 /// };
 /// ```
 /// ```compile_fail,E0133
@@ -138,7 +138,8 @@ const LINK: u16 = 24;
 /// ```
 #[must_use = "a frame let go is a chunk lost: hand it to a pool or a port"]
 pub struct Frame<'u> {
-    chunk: NonNull<u8>,
+    /// The packet's first byte, `meta.start()` bytes into the chunk.
+    packet: NonNull<u8>,
     meta: Meta,
     umem: PhantomData<&'u Umem>,
 }
@@ -152,15 +153,15 @@ unsafe impl Send for Frame<'_> {}
 unsafe impl Sync for Frame<'_> {}
 
 impl<'u> Frame<'u> {
-    /// Owns the chunk at `chunk`.
+    /// Owns the chunk around `offset`.
     ///
     /// # Safety
-    /// `cut` is that of a UMEM borrowed for `'u`, `chunk` the address of a chunk of it which no other frame owns;
-    /// `start + len` is within its size.
+    /// `cut` is that of a UMEM borrowed for `'u`; `offset` lies `start` bytes into a chunk of it which no other frame owns;
+    /// `start + len` is within the chunk's size.
     #[inline]
-    pub(crate) unsafe fn own(cut: &Cut, chunk: u64, start: u32, len: u32) -> Self {
+    pub(crate) unsafe fn own(cut: &Cut, offset: u64, start: u32, len: u32) -> Self {
         let meta = Meta::new(start as u16, len as u16, cut.size as u16);
-        Self { chunk: cut.pointer(chunk), meta, umem: PhantomData }
+        Self { packet: cut.pointer(offset), meta, umem: PhantomData }
     }
 
     /// Takes a chunk back, as `Box::from_raw` does: `None` where the descriptor does not lie in one chunk of the
@@ -171,12 +172,12 @@ impl<'u> Frame<'u> {
     #[inline]
     pub unsafe fn from_desc(desc: Desc, umem: &'u Umem) -> Option<Self> {
         let cut = umem.cut();
-        let (chunk, start) = cut.split(desc)?;
-        if !umem.give_back(chunk) {
+        let (offset, start) = cut.split(desc)?;
+        if !umem.give_back(offset - u64::from(start)) {
             return None;
         }
         // SAFETY: `split` checked the bounds; that the chunk has no other owner is the caller's promise.
-        Some(unsafe { Self::own(&cut, chunk, start, desc.len) })
+        Some(unsafe { Self::own(cut, offset, start, desc.len) })
     }
 
     /// Gives the chunk up to be sent, as `Box::into_raw` does. Panics on a frame of another UMEM, or if a further
@@ -184,14 +185,9 @@ impl<'u> Frame<'u> {
     #[inline]
     pub fn into_desc(self, umem: &Umem) -> Desc {
         assert!(!self.has_more(), "fragments go one by one");
-        let cut = umem.cut();
-        let chunk = cut.address(self.chunk);
+        let (addr, chunk) = umem.cut().join(self.packet, self.meta.start());
         umem.lend(chunk);
-        Desc {
-            addr: cut.join(chunk, self.meta.start()),
-            len: self.meta.len().into(),
-            options: self.meta.flags().into(),
-        }
+        Desc { addr, len: self.meta.len().into(), options: self.meta.flags().into() }
     }
 
     /// Gives the chunk up to be received into: the chunk's address, never the packet's. Panics as
@@ -199,7 +195,7 @@ impl<'u> Frame<'u> {
     #[inline]
     pub fn into_chunk(self, umem: &Umem) -> u64 {
         assert!(!self.has_more(), "fragments go one by one");
-        let chunk = umem.cut().address(self.chunk);
+        let chunk = umem.cut().chunk(self.packet, self.meta.start());
         umem.lend(chunk);
         chunk
     }
@@ -207,7 +203,7 @@ impl<'u> Frame<'u> {
     /// Panics unless this frame is of `umem`; lends nothing. For whoever must know before it takes the frame over.
     #[inline]
     pub fn assert_of(&self, umem: &Umem) {
-        umem.cut().address(self.chunk);
+        umem.cut().chunk(self.packet, self.meta.start());
     }
 
     /// The port it came in by.
@@ -225,8 +221,17 @@ impl<'u> Frame<'u> {
     /// Makes the packet empty, to begin where `umem`'s layout has packets begin, as if fresh from [`Umem::take_frames`].
     #[inline]
     pub(crate) fn reset(mut self, start: u16) -> Self {
+        self.packet = self.at(start);
         self.meta = Meta::new(start, 0, self.meta.size());
         self
+    }
+
+    /// A place in the chunk, `offset` bytes in, at most its size.
+    #[inline]
+    fn at(&self, offset: u16) -> NonNull<u8> {
+        debug_assert!(offset <= self.meta.size());
+        // SAFETY: from where the packet begins, `start` bytes in, to another place in the same chunk or just behind it.
+        unsafe { self.packet.offset(isize::from(offset as i16) - isize::from(self.meta.start() as i16)) }
     }
 
     /// The most bytes this frame's packet can have without moving its start.
@@ -263,6 +268,7 @@ impl<'u> Frame<'u> {
         let end = i32::from(self.meta.start()) + i32::from(self.meta.len());
         let fits = (i32::from(self.first())..=end).contains(&start) && (0..=end).contains(&len);
         if fits {
+            self.packet = self.at(start as u16);
             self.meta = self.meta.with_place(start as u16, len as u16);
         }
         fits
@@ -301,23 +307,16 @@ impl<'u> Frame<'u> {
     pub fn head(&self) -> &[u8] {
         let first = self.first();
         // SAFETY: from `first` to `start` lies in the chunk, which is ours; all of it was zeroed when mapped.
-        unsafe {
-            core::slice::from_raw_parts(
-                self.chunk.add(first as usize).as_ptr(),
-                (self.meta.start() - first) as usize,
-            )
-        }
+        unsafe { core::slice::from_raw_parts(self.at(first).as_ptr(), (self.meta.start() - first) as usize) }
     }
 
     /// The bytes before the packet, the nearest last: where TX metadata goes.
     #[inline]
     pub fn head_mut(&mut self) -> &mut [u8] {
         let first = self.first();
-        let base = self.chunk.as_ptr();
+        let first_byte = self.at(first).as_ptr();
         // SAFETY: as in `head`, and `&mut self` makes this the only reference.
-        unsafe {
-            core::slice::from_raw_parts_mut(base.add(first as usize), (self.meta.start() - first) as usize)
-        }
+        unsafe { core::slice::from_raw_parts_mut(first_byte, (self.meta.start() - first) as usize) }
     }
 
     /// Whether the packet is one frame with something in it and no requests: what a tx ring takes as it is.
@@ -346,7 +345,7 @@ impl<'u> Frame<'u> {
         // SAFETY: a hint; it reads nothing, whatever the address.
         unsafe {
             use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T0>(self.chunk.as_ptr().add(self.meta.start() as usize).cast());
+            _mm_prefetch::<_MM_HINT_T0>(self.packet.as_ptr().cast());
         }
     }
 }
@@ -425,10 +424,11 @@ impl<'u> Frame<'u> {
 
     /// Where the next fragment is written: the first multiple of 8 in the chunk (an unaligned chunk may begin anywhere).
     fn link(&self) -> NonNull<Self> {
-        let skip = self.chunk.as_ptr().align_offset(align_of::<Self>());
+        let chunk = self.at(0);
+        let skip = chunk.as_ptr().align_offset(align_of::<Self>());
         debug_assert!(skip + size_of::<Self>() <= LINK as usize);
         // SAFETY: at most 7 bytes into a chunk of 2048 and more.
-        unsafe { self.chunk.add(skip).cast() }
+        unsafe { chunk.add(skip).cast() }
     }
 }
 
@@ -438,30 +438,22 @@ impl Deref for Frame<'_> {
     #[inline]
     fn deref(&self) -> &[u8] {
         // SAFETY: start + len <= size, and the chunk is ours; all of it was zeroed when mapped.
-        unsafe {
-            core::slice::from_raw_parts(
-                self.chunk.add(self.meta.start() as usize).as_ptr(),
-                self.meta.len() as usize,
-            )
-        }
+        unsafe { core::slice::from_raw_parts(self.packet.as_ptr(), self.meta.len() as usize) }
     }
 }
 
 impl DerefMut for Frame<'_> {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
-        let base = self.chunk.as_ptr();
         // SAFETY: as in `deref`, and `&mut self` makes this the only reference.
-        unsafe {
-            core::slice::from_raw_parts_mut(base.add(self.meta.start() as usize), self.meta.len() as usize)
-        }
+        unsafe { core::slice::from_raw_parts_mut(self.packet.as_ptr(), self.meta.len() as usize) }
     }
 }
 
 impl fmt::Debug for Frame<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Frame")
-            .field("chunk", &self.chunk)
+            .field("packet", &self.packet)
             .field("start", &self.meta.start())
             .field("len", &self.meta.len())
             .field("port", &self.port())

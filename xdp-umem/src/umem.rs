@@ -32,16 +32,18 @@ pub struct Umem {
     region: Region,
 }
 
-/// Where the chunks lie: what the hot path needs to know of a UMEM, small enough to be copied into registers for a burst.
-#[derive(Clone, Copy, Debug)]
+/// Where the chunks lie: what the hot path needs to know of a UMEM, in half a cache line.
+#[derive(Debug)]
 pub(crate) struct Cut {
     /// Of the first chunk.
     base: NonNull<u8>,
-    /// Of all chunks, in bytes.
-    len: u64,
+    /// Of all chunks, in bytes, if they are aligned; else 0, so that the one comparison which bounds an address also tells
+    /// the modes apart.
+    aligned_len: u64,
     /// Of a chunk, in bytes.
     pub(crate) size: u32,
-    unaligned: bool,
+    /// Of all chunks, in bytes.
+    len: u64,
 }
 
 // SAFETY: the pointer is into the UMEM's region, which is Send; bytes are reached through frames alone.
@@ -50,46 +52,77 @@ unsafe impl Send for Cut {}
 unsafe impl Sync for Cut {}
 
 impl Cut {
-    /// A descriptor's chunk and the packet's start in it, both in bytes; `None` unless the packet lies inside one
-    /// chunk of this UMEM (K2).
+    fn new(region: &Region, layout: &Layout) -> Self {
+        let len = layout.len() as u64;
+        let aligned_len = if layout.is_unaligned() { 0 } else { len };
+        Self { base: region.base(), aligned_len, size: layout.chunk_size(), len }
+    }
+
+    /// Where a descriptor's packet begins, in the UMEM and in its chunk, both in bytes; `None` unless the packet lies
+    /// inside one chunk of this UMEM (K2).
     #[inline]
     pub(crate) fn split(&self, desc: Desc) -> Option<(u64, u32)> {
-        if self.unaligned {
+        if desc.addr >= self.aligned_len {
             return self.split_unaligned(desc);
         }
         let start = desc.addr as u32 & (self.size - 1);
-        // `len` is a multiple of the chunk size, so below it lies a whole chunk.
-        let inside = desc.addr < self.len && desc.len <= self.size - start;
-        inside.then_some((desc.addr - u64::from(start), start))
+        // `aligned_len` is a multiple of the chunk size, so below it lies a whole chunk.
+        if desc.len > self.size - start {
+            return None;
+        }
+        Some((desc.addr, start))
     }
 
+    /// An unaligned UMEM's descriptor, or one that is outside.
     #[cold]
     fn split_unaligned(&self, desc: Desc) -> Option<(u64, u32)> {
         let (chunk, start) = (desc.addr & ((1 << OFFSET_SHIFT) - 1), (desc.addr >> OFFSET_SHIFT) as u32);
         let inside = chunk < self.len && start <= self.size && desc.len <= self.size - start;
-        (inside && chunk % u64::from(self.size) == 0).then_some((chunk, start))
+        let whole = self.is_unaligned() && inside && chunk % u64::from(self.size) == 0;
+        whole.then_some((chunk + u64::from(start), start))
     }
 
-    /// The chunk's first byte. `chunk` is from [`split`](Self::split).
     #[inline]
-    pub(crate) fn pointer(&self, chunk: u64) -> NonNull<u8> {
-        debug_assert!(chunk < self.len);
-        // SAFETY: inside the region, as `split` checked.
-        unsafe { self.base.add(chunk as usize) }
+    fn is_unaligned(&self) -> bool {
+        self.aligned_len == 0
     }
 
-    /// The address of the chunk that begins at `pointer`. Panics if it is not of this UMEM.
+    /// The packet's first byte. `offset` is from [`split`](Self::split).
     #[inline]
-    pub(crate) fn address(&self, pointer: NonNull<u8>) -> u64 {
-        let address = (pointer.as_ptr() as usize).wrapping_sub(self.base.as_ptr() as usize) as u64;
-        assert!(address < self.len, "a frame of another UMEM");
-        address
+    pub(crate) fn pointer(&self, offset: u64) -> NonNull<u8> {
+        debug_assert!(offset <= self.len);
+        // SAFETY: inside the region or, with nothing in the packet, just behind its chunk, as `split` checked.
+        unsafe { self.base.add(offset as usize) }
     }
 
-    /// A packet's address in a tx ring.
+    /// The address of the chunk in which a packet begins at `pointer`, `start` bytes in. Panics if it is not of this UMEM.
     #[inline]
-    pub(crate) fn join(&self, chunk: u64, start: u16) -> u64 {
-        if self.unaligned { chunk | u64::from(start) << OFFSET_SHIFT } else { chunk + u64::from(start) }
+    pub(crate) fn chunk(&self, pointer: NonNull<u8>, start: u16) -> u64 {
+        let chunk = self.offset(pointer).wrapping_sub(start.into());
+        assert!(chunk < self.len, "a frame of another UMEM");
+        chunk
+    }
+
+    /// The address a tx ring carries for a packet that begins at `pointer`, `start` bytes into its chunk, and the chunk's.
+    /// Panics if it is not of this UMEM.
+    #[inline]
+    pub(crate) fn join(&self, pointer: NonNull<u8>, start: u16) -> (u64, u64) {
+        let chunk = self.offset(pointer).wrapping_sub(start.into());
+        if chunk >= self.aligned_len {
+            return self.join_unaligned(chunk, start);
+        }
+        (chunk + u64::from(start), chunk)
+    }
+
+    #[cold]
+    fn join_unaligned(&self, chunk: u64, start: u16) -> (u64, u64) {
+        assert!(self.is_unaligned() && chunk < self.len, "a frame of another UMEM");
+        (chunk | u64::from(start) << OFFSET_SHIFT, chunk)
+    }
+
+    #[inline]
+    fn offset(&self, pointer: NonNull<u8>) -> u64 {
+        (pointer.as_ptr() as usize).wrapping_sub(self.base.as_ptr() as usize) as u64
     }
 }
 
@@ -110,12 +143,7 @@ impl Umem {
     fn over(region: Region, layout: Layout) -> Self {
         assert!(region.len() >= layout.len(), "the region holds every chunk");
         Self {
-            cut: Cut {
-                base: region.base(),
-                len: layout.len() as u64,
-                size: layout.chunk_size(),
-                unaligned: layout.is_unaligned(),
-            },
+            cut: Cut::new(&region, &layout),
             layout,
             taken: AtomicBool::new(false),
             registered: Arc::default(),
@@ -164,28 +192,26 @@ impl Umem {
     /// Where `len` bytes from address `addr` (an offset, as rings carry it) lie, if they lie inside one chunk.
     /// Who may touch them is the caller's affair.
     pub fn locate(&self, desc: Desc) -> Option<NonNull<u8>> {
-        let (chunk, start) = self.cut.split(desc)?;
-        // SAFETY: `split` found the chunk and the start inside the region.
-        Some(unsafe { self.cut.base.add(chunk as usize + start as usize) })
+        Some(self.cut.pointer(self.cut.split(desc)?.0))
     }
 
-    /// Where a received packet will turn out to lie, unchecked: for a prefetch, never to be read through.
+    /// Where a received packet will turn out to lie, unchecked: for a prefetch, never to be read through. In an unaligned UMEM
+    /// it is nowhere, and the prefetch without effect.
     #[inline]
     pub fn hint(&self, addr: u64) -> *const u8 {
-        // The offset an unaligned address has on top is its packet's; an aligned one has nothing there.
-        let offset = (addr & ((1 << OFFSET_SHIFT) - 1)) + (addr >> OFFSET_SHIFT);
-        self.cut.base.as_ptr().wrapping_add(offset as usize)
+        self.cut.base.as_ptr().wrapping_add(addr as usize)
     }
 
     /// The address of the chunk a ring's address lies in, without its packet's offset; `None` outside the UMEM.
     pub fn chunk_of(&self, addr: u64) -> Option<u64> {
-        Some(self.cut.split(Desc { addr, len: 0, options: 0 })?.0)
+        let (offset, start) = self.cut.split(Desc { addr, len: 0, options: 0 })?;
+        Some(offset - u64::from(start))
     }
 
     /// Where its chunks lie.
     #[inline]
-    pub(crate) fn cut(&self) -> Cut {
-        self.cut
+    pub(crate) fn cut(&self) -> &Cut {
+        &self.cut
     }
 
     /// Notes that a chunk leaves us.
@@ -260,8 +286,9 @@ impl<'u> Iterator for Frames<'u> {
         }
         let chunk = u64::from(self.next) * u64::from(self.umem.layout.chunk_size);
         self.next += 1;
+        let start = self.umem.layout.packet_start();
         // SAFETY: chunks are handed out once (`taken`), each by the one part that holds its number.
-        Some(unsafe { Frame::own(&self.umem.cut, chunk, self.umem.layout.packet_start(), 0) })
+        Some(unsafe { Frame::own(&self.umem.cut, chunk + u64::from(start), start, 0) })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -313,10 +340,10 @@ mod tests {
     fn a_descriptor_is_split_only_inside_one_chunk() {
         let umem = Umem::heap(Layout::new(2048, 4).unwrap());
         let split = |addr, len| umem.cut.split(Desc { addr, len, options: 0 });
-        assert_eq!(split(2048 + 256, 1792), Some((2048, 256)));
+        assert_eq!(split(2048 + 256, 1792), Some((2048 + 256, 256)));
         assert_eq!(split(2048 + 256, 1793), None);
         assert_eq!(split(0, 2048), Some((0, 0)));
-        assert_eq!(split(8191, 1), Some((6144, 2047)));
+        assert_eq!(split(8191, 1), Some((8191, 2047)));
         assert_eq!(split(8192, 0), None);
         assert_eq!(split(u64::MAX, 0), None);
         assert_eq!(split(0, u32::MAX), None);
@@ -326,12 +353,12 @@ mod tests {
     fn unaligned_addresses_carry_their_offset_on_top() {
         let umem = Umem::heap(Layout::unaligned(3000, 4).unwrap());
         let split = |addr, len| umem.cut.split(Desc { addr, len, options: 0 });
-        assert_eq!(split(3000 | 256 << 48, 2744), Some((3000, 256)));
+        assert_eq!(split(3000 | 256 << 48, 2744), Some((3256, 256)));
         assert_eq!(split(3000 | 256 << 48, 2745), None);
         assert_eq!(split(3001 | 256 << 48, 1), None, "not the start of a chunk");
         assert_eq!(split(12_000, 0), None);
         assert_eq!(split(u64::MAX, 0), None);
-        assert_eq!(umem.cut.join(3000, 256), 3000 | 256 << 48);
+        assert_eq!(umem.cut.join(umem.cut.pointer(3256), 256), (3000 | 256 << 48, 3000));
     }
 
     #[test]

@@ -42,6 +42,7 @@ impl HeapRing {
         produced.wrapping_sub(self.consumer.0.load(Ordering::Relaxed))
     }
 
+    #[cfg(feature = "sim")]
     pub(crate) fn flags(&self) -> &AtomicU32 {
         &self.flags.0
     }

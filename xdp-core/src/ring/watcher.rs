@@ -10,20 +10,20 @@ use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 pub(crate) struct Watcher<M> {
     parts: RingParts,
     /// Keeps what the parts point to where it is.
-    memory: M,
+    _memory: M,
 }
 
-// SAFETY: the pointers are into `memory`, which may be sent, and are only loaded through, atomically.
+// SAFETY: the pointers are into `_memory`, which may be sent, and are only loaded through, atomically.
 unsafe impl<M: Send> Send for Watcher<M> {}
 
 impl<M: RingMemory> Watcher<M> {
     pub(crate) fn new(memory: M) -> Self {
-        Self { parts: memory.parts(), memory }
+        Self { parts: memory.parts(), _memory: memory }
     }
 
     #[inline]
     fn load(&self, word: NonNull<AtomicU32>) -> u32 {
-        // SAFETY: the word lives as long as `memory`.
+        // SAFETY: the word lives as long as `_memory`.
         unsafe { word.as_ref() }.load(Relaxed)
     }
 
@@ -43,10 +43,5 @@ impl<M: RingMemory> Watcher<M> {
     #[inline]
     pub(crate) fn needs_wakeup(&self) -> bool {
         self.load(self.parts.flags) & XDP_RING_NEED_WAKEUP != 0
-    }
-
-    #[allow(dead_code, reason = "the simulated kernel sets flags through it")]
-    pub(crate) fn memory(&self) -> &M {
-        &self.memory
     }
 }
