@@ -79,7 +79,7 @@ pub struct End {
     pub interface: String,
     /// The card's driver.
     pub driver: String,
-    /// What the kernel granted.
+    /// What the kernel granted, and had not taken back at the end.
     pub granted: Granted,
     /// What its worker counted.
     pub counters: Counters,
@@ -117,6 +117,7 @@ impl Report {
                     "zero_copy": granted.zero_copy,
                     "need_wakeup": granted.need_wakeup,
                     "busy_poll_napi": granted.busy_poll.as_ref().ok(),
+                    "prefers_busy_poll": granted.prefers_busy_poll,
                     "no_busy_poll": granted.busy_poll.as_ref().err(),
                 },
                 "received": end.counters.received,
@@ -220,7 +221,6 @@ impl Ping {
             let wait = || Interface::named(name)?.wait_operational(Duration::from_secs(20));
             home.run(wait).map_err(said)?.map_err(said)?;
         }
-        let granted = [near_port.far.xsk().granted(), far_port.far.xsk().granted()];
         let macs = [mac_of(&near_card)?, mac_of(&far_card)?];
         let drivers = [driver_of(&near_home, &near_card)?, driver_of(&far_home, &far_card)?];
 
@@ -234,7 +234,7 @@ impl Ping {
                 let mut worker = Worker::new([far_port], Reflector, far_frames).idle(self.idle, &clock);
                 worker.run(&stop);
                 worker.drain(1000);
-                (*worker.counters(), worker.is_conserved())
+                (*worker.counters(), worker.is_conserved(), worker.far()[0].xsk().granted())
             });
             let mut worker = Worker::new([near_port], pinger, near_frames).idle(self.idle, &clock);
             worker.run(&stop);
@@ -242,13 +242,13 @@ impl Ping {
             worker.drain(1000);
             let pinger = worker.stage_mut();
             let found = (pinger.sent, core::mem::take(&mut pinger.round_trips), pinger.altered);
-            ((found, *worker.counters(), worker.is_conserved()), far.join())
+            let granted = worker.far()[0].xsk().granted();
+            ((found, *worker.counters(), worker.is_conserved(), granted), far.join())
         });
-        let ((sent, round_trips, altered), near_counters, near_conserved) = near;
-        let (far_counters, far_conserved) = far.map_err(|_| "the answering end panicked")?;
+        let ((sent, round_trips, altered), near_counters, near_conserved, near_granted) = near;
+        let (far_counters, far_conserved, far_granted) = far.map_err(|_| "the answering end panicked")?;
         let mut round_trips_ns: Vec<_> = round_trips.iter().map(|ticks| clock.to_ns(*ticks)).collect();
         round_trips_ns.sort_unstable();
-        let [near_granted, far_granted] = granted;
         let [near_driver, far_driver] = drivers;
         let end = |interface: &str, driver, granted, counters, conserved| End {
             interface: interface.to_string(),
