@@ -149,7 +149,7 @@ impl Bellpush {
     }
 }
 
-/// Notices a tx ring that nobody takes from, although it was rung for.
+/// Notices a ring that nobody takes from, although it was rung for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Standstill {
     watching: bool,
@@ -166,6 +166,11 @@ impl Standstill {
 
     pub(crate) fn new(watching: bool) -> Self {
         Self { watching, rings: 0, taken: 0, since: 0 }
+    }
+
+    /// Watches anew.
+    pub(crate) fn rearm(&mut self) {
+        (self.watching, self.rings) = (true, 0);
     }
 
     /// Told before each ring how many entries wait and how many were ever taken; true once, where the ring stands still.
@@ -232,6 +237,9 @@ mod tests {
         assert!((0..1000).all(|n| !standstill.is_seen(1, 7, || n)), "time has hardly passed");
         assert!(standstill.is_seen(1, 7, || long + 1));
         assert!(!standstill.is_seen(1, 7, || 2 * long), "once");
+        standstill.rearm();
+        assert!((0..1000).all(|_| !standstill.is_seen(1, 7, || 2 * long)));
+        assert!(standstill.is_seen(1, 7, || 3 * long + 1), "and again when told to");
 
         let mut standstill = Standstill::new(true);
         assert!((0..1000).all(|n| !standstill.is_seen(1, n, || u64::from(n) * long)), "it moves");

@@ -263,6 +263,8 @@ impl Xsk {
             zero_copy,
             busy_poll: self.busy_poll().is_ok(),
             standstill: Standstill::new(zero_copy && self.prefers_busy_poll()),
+            starved: Standstill::new(zero_copy),
+            receives: false,
             tx,
             fill,
             state: State::Up,
@@ -311,6 +313,10 @@ impl Xsk {
 
     fn prefers_busy_poll(&self) -> bool {
         sys::getsockopt::<u32>(&self.fd, libc::SOL_SOCKET, SO_PREFER_BUSY_POLL).is_ok_and(|(on, _)| on != 0)
+    }
+
+    fn set_busy_poll_us(&self, us: u32) -> Result<(), Errno> {
+        sys::setsockopt(&self.fd, libc::SOL_SOCKET, SO_BUSY_POLL, &us)
     }
 
     /// What the kernel counted: `XDP_STATISTICS`. Kernels before 5.9 leave the last three at 0.
@@ -484,6 +490,10 @@ pub struct XskFar {
     zero_copy: bool,
     busy_poll: bool,
     standstill: Standstill,
+    /// Of the fill ring.
+    starved: Standstill,
+    /// Whether the driver ever took a chunk to receive into.
+    receives: bool,
     tx: Watcher<KernelRing>,
     fill: Watcher<KernelRing>,
     state: State,
@@ -514,14 +524,37 @@ impl XskFar {
             return if send || (want.tx && pending > 0) { self.send() } else { self.receive() };
         }
         let mut kicked = if send { self.send() } else { Kicked::IDLE };
-        if want.rx && self.fill.needs_wakeup() {
-            let woken = self.receive();
+        let asks = self.fill.needs_wakeup();
+        if want.rx && (asks || !self.receives) {
+            let woken = self.feed(asks);
             kicked.calls += woken.calls;
             if kicked.outcome == Outcome::Idle {
                 kicked.outcome = woken.outcome;
             }
         }
         kicked
+    }
+
+    /// Wakes a driver that asks for chunks to receive into, or has never taken any.
+    ///
+    /// The drivers igb and igc, where receiving and sending have an interrupt each, wake only the sending side (until
+    /// 7.0 and the stable kernels of March 2026), and so never see a chunk that comes after they found none, which also is
+    /// at the bind. One busy poll runs the receiving side.
+    #[cold]
+    fn feed(&mut self, asks: bool) -> Kicked {
+        let taken = self.fill.taken();
+        self.receives |= taken != 0;
+        if self.starved.is_seen(self.fill.pending(), taken, clock::ticks) {
+            self.starved.rearm();
+            let before = self.xsk.config.busy_poll.map_or(0, |busy_poll| busy_poll.time_us);
+            // It fails only without CAP_NET_ADMIN, and then the call between the two is an ordinary one.
+            let _ = self.xsk.set_busy_poll_us(20);
+            let mut kicked = self.receive();
+            let _ = self.xsk.set_busy_poll_us(before);
+            kicked.calls += 2;
+            return kicked;
+        }
+        if asks { self.receive() } else { Kicked::IDLE }
     }
 
     /// A send call of a socket that prefers busy polling polls the receive queue's NAPI instance and leaves it at that

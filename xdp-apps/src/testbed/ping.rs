@@ -17,6 +17,8 @@ use xdp_core::{
 const ETHER_TYPE: [u8; 2] = [0x88, 0xb5];
 /// Addresses, type, and the number of the probe.
 const HEADER: usize = 18;
+/// What both drivers get to take their first chunks, before the first probe.
+const SETTLE_NS: u64 = 200_000_000;
 /// How long a probe may take.
 const LOST_NS: u64 = 1_000_000_000;
 
@@ -323,7 +325,7 @@ impl<'s> Pinger<'s> {
             count: ping.count,
             sent: 0,
             waiting: None,
-            next: ticks(),
+            next: ticks().wrapping_add(clock.to_ticks(SETTLE_NS)),
             interval: clock.to_ticks(ping.interval.as_nanos() as u64),
             lost_after: clock.to_ticks(LOST_NS),
             give_up: ping.give_up,
