@@ -370,7 +370,7 @@ mod inside {
             match env::var("FAULT").unwrap_or_default().as_str() {
                 "warn" => {
                     fs::write("/tmp/left", "behind\n").unwrap();
-                    fs::write("/dev/kmsg", "WARNING: said by a test").unwrap();
+                    fs::write("/dev/kmsg", "WARNING: said by a test\n").unwrap();
                 }
                 "fail" => panic!("as asked for"),
                 "hang" => std::thread::sleep(Duration::from_secs(3600)),
