@@ -1,6 +1,13 @@
 //! The machine a measurement runs on: cores and pinning, memory, privileges, what makes time jitter.
 #![forbid(unsafe_code)]
 
+mod host;
+mod noise;
+pub mod tune;
+
+pub use host::{Core, Host, IdleState};
+pub use noise::{Gap, Noise};
+
 use crate::netdev::{Error, Interface, Namespace, sys};
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -129,6 +136,11 @@ impl Machine {
 /// The kernel's release, as `uname -r` prints it; empty if it does not say.
 pub fn kernel_release() -> String {
     String::from_utf8_lossy(&sys::kernel_release().unwrap_or_default()).into_owned()
+}
+
+/// The kernel's version: the first two numbers of its release; zeros if it does not say.
+pub fn kernel_version() -> (u32, u32) {
+    parse_version(&kernel_release())
 }
 
 /// The time a hypervisor took from a core since boot, in nanoseconds, in steps of 10 ms; `None` for no such core.
@@ -296,12 +308,12 @@ fn value<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// A file's text without the space around it; `None` if it is not there.
-fn word(path: &Path) -> Option<String> {
+pub(crate) fn word(path: &Path) -> Option<String> {
     fs::read_to_string(path).ok().map(|text| text.trim().to_string())
 }
 
 /// A list of cores as the kernel writes it (`0-3,8`); what does not parse is left out.
-fn cpu_list(text: &str) -> Vec<usize> {
+pub(crate) fn cpu_list(text: &str) -> Vec<usize> {
     const MOST: usize = 8192; // what the kernel can be built for (NR_CPUS)
     let ranges = text.trim().split(',').filter_map(|range| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
@@ -310,10 +322,34 @@ fn cpu_list(text: &str) -> Vec<usize> {
     ranges.flatten().collect()
 }
 
+/// Cores as the kernel writes them (`0-3,8`): ascending, ranges joined.
+pub(crate) fn list_text(cores: &[usize]) -> String {
+    let mut cores = cores.to_vec();
+    cores.sort_unstable();
+    cores.dedup();
+    let mut ranges: Vec<(usize, usize)> = Vec::new();
+    for core in cores {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == core => *last = core,
+            _ => ranges.push((core, core)),
+        }
+    }
+    let shown = |&(first, last): &(usize, usize)| match first == last {
+        true => first.to_string(),
+        false => format!("{first}-{last}"),
+    };
+    ranges.iter().map(shown).collect::<Vec<_>>().join(",")
+}
+
 /// Cores for an error text.
 fn shown(cores: &[usize]) -> String {
     let words: Vec<_> = cores.iter().map(ToString::to_string).collect();
     words.join(", ")
+}
+
+fn parse_version(release: &str) -> (u32, u32) {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|word| word.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 fn steal(stat: &str, core: usize) -> Option<u64> {
@@ -375,6 +411,7 @@ mod tests {
     #[test]
     fn lists_of_cores_are_read_and_rubbish_is_left_out() {
         assert_eq!(cpu_list("0-2,5,7-8\n"), [0, 1, 2, 5, 7, 8]);
+        assert_eq!(list_text(&[8, 0, 1, 2, 5, 7, 8]), "0-2,5,7-8");
         assert_eq!(cpu_list(""), [0; 0]);
         assert_eq!(cpu_list("3-1,x,4-"), [0; 0]);
         assert!(cpu_list("0-18446744073709551615").len() <= 8193);
@@ -385,6 +422,14 @@ mod tests {
         let stat = "7 (a) b (c)) S 1 2 3";
         assert_eq!((stat_field(stat, 3), stat_field(stat, 6)), (Some("S"), Some("3")));
         assert_eq!((stat_field(stat, 7), stat_field(stat, 1), stat_field("", 3)), (None, None, None));
+    }
+
+    #[test]
+    fn a_release_begins_with_two_numbers() {
+        assert_eq!(parse_version("6.18.44-cloud"), (6, 18));
+        assert_eq!(parse_version("7.0-rc3"), (7, 0));
+        assert_eq!((parse_version(""), parse_version("x.y")), ((0, 0), (0, 0)));
+        assert!(kernel_version() >= (6, 1), "the oldest we support");
     }
 
     #[test]

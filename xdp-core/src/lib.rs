@@ -43,6 +43,7 @@
 //! | [`wire`] | packet headers, read and changed in place |
 //! | `sim` (feature) | the kernel's half of a port, simulated by seed |
 //! | [`netdev`], [`cpu`] (feature `std`) | the host: read, set, verified, put back |
+//! | [`probe`] (feature `std`) | what a driver really does, found out on the very interface |
 //! | [`uapi`] | `if_xdp.h` in Rust |
 //!
 //! Without the default feature `std` the crate is `no_std` (it needs `alloc` and libc): rings, sockets, ports, the
@@ -60,9 +61,13 @@ mod clock;
 pub mod cpu;
 mod error;
 mod far;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 #[cfg(feature = "std")]
 pub mod netdev;
 mod port;
+#[cfg(feature = "std")]
+pub mod probe;
 mod registration;
 pub mod ring;
 #[cfg(feature = "sim")]
@@ -81,7 +86,7 @@ pub use registration::{Registration, XskPort};
 pub use ring::RingSizes;
 pub use stage::{Outbox, Stage, Then, Verdict};
 pub use worker::{Counters, Cycles, Ended, Idle, Overload, Stop, Worker};
-pub use xdp_bpf::{Attachment, Mode, Rule, Rules};
+pub use xdp_bpf::{AttachError, Attachment, Mode, Ports, Rule, RuleError, Rules};
 pub use xdp_umem::{
     Desc, Errno, Frame, Frames, HugePages, Layout, LayoutError, PACKET_HEADROOM, Pages, Pool, Region,
     RegionOptions, Umem,

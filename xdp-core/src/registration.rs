@@ -9,7 +9,7 @@ use crate::{Error, Port, RingReceiver, RingTransmitter};
 #[cfg(feature = "std")]
 use alloc::format;
 use alloc::string::ToString;
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use xdp_bpf::{AttachOptions, Attachment, Mode, Rules};
 use xdp_umem::{Umem, sys};
@@ -39,7 +39,8 @@ pub struct Registration<'u> {
     /// What the program redirects, and where it runs; `None` for sockets that only send.
     program: Option<(Mode, Rules)>,
     queues: u32,
-    attachments: Vec<(Key, Arc<Attachment>)>,
+    /// Kept by the sockets: with the last of them on an interface, its program goes.
+    attachments: Vec<(Key, Weak<Attachment>)>,
 }
 
 /// An interface anywhere: the cookie of its network namespace, and its index there.
@@ -85,9 +86,10 @@ impl<'u> Registration<'u> {
         let attachment = match &self.program {
             Some((mode, rules)) => {
                 let key = (namespace_cookie(), ifindex);
+                self.attachments.retain(|(_, attachment)| attachment.strong_count() > 0);
                 let found = self.attachments.iter().find(|(known, _)| *known == key);
-                Some(match found {
-                    Some((_, attachment)) => attachment.clone(),
+                Some(match found.and_then(|(_, attachment)| attachment.upgrade()) {
+                    Some(attachment) => attachment,
                     None => {
                         let options = AttachOptions {
                             interface: interface.to_string(),
@@ -96,7 +98,7 @@ impl<'u> Registration<'u> {
                             ..AttachOptions::default()
                         };
                         let attachment = Arc::new(Attachment::new(ifindex, *mode, rules, &options)?);
-                        self.attachments.push((key, attachment.clone()));
+                        self.attachments.push((key, Arc::downgrade(&attachment)));
                         attachment
                     }
                 })
@@ -105,14 +107,7 @@ impl<'u> Registration<'u> {
         };
         let attachment = attachment.as_ref().map(|attachment| (attachment, attachment.index(queue)));
         let place = Place { ifindex, name: interface, queue, attachment };
-        let bound = Xsk::open(self.umem, place, config);
-        if bound.is_err() {
-            // A program whose first socket could not be bound goes again.
-            self.attachments.retain(|(_, attachment)| {
-                Arc::strong_count(attachment) > 2 || attachment.ifindex() != ifindex
-            });
-        }
-        bound
+        Xsk::open(self.umem, place, config)
     }
 
     /// The interface's index and what to bind with, if everything that can be checked before anything is changed is in
@@ -149,9 +144,9 @@ impl<'u> Registration<'u> {
         self.umem
     }
 
-    /// The programs attached, one an interface.
-    pub fn attachments(&self) -> impl Iterator<Item = &Arc<Attachment>> {
-        self.attachments.iter().map(|(_, attachment)| attachment)
+    /// The programs attached, one an interface, as long as a port on it lives.
+    pub fn attachments(&self) -> impl Iterator<Item = Arc<Attachment>> {
+        self.attachments.iter().filter_map(|(_, attachment)| attachment.upgrade())
     }
 }
 

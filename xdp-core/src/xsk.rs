@@ -81,6 +81,17 @@ impl Default for XskConfig {
     }
 }
 
+#[cfg(feature = "std")]
+impl XskConfig {
+    /// This, adapted to what was found out about the very queue: see [`Contract::adapt`](crate::probe::Contract::adapt).
+    ///
+    /// # Errors
+    /// What is asked for is known not to work there.
+    pub fn under(&self, contract: &crate::probe::Contract) -> Result<(Self, alloc::vec::Vec<String>), Error> {
+        contract.adapt(self)
+    }
+}
+
 /// What a socket got, read back, beside what it asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -117,6 +128,17 @@ pub struct Xsk {
     tx_budget: Option<u32>,
     name: String,
     queue: u32,
+}
+
+/// The bare ends of a socket's rings, and the socket.
+#[cfg(feature = "std")]
+#[derive(Debug)]
+pub(crate) struct Ends {
+    pub(crate) fill: Producer<u64, KernelRing>,
+    pub(crate) rx: Consumer<xdp_umem::Desc, KernelRing>,
+    pub(crate) tx: Producer<xdp_umem::Desc, KernelRing>,
+    pub(crate) completion: Consumer<u64, KernelRing>,
+    pub(crate) xsk: Arc<Xsk>,
 }
 
 #[derive(Debug)]
@@ -158,6 +180,33 @@ impl Xsk {
         place: Place<'_>,
         config: &XskConfig,
     ) -> Result<Port<RingReceiver<'u, KernelRing>, RingTransmitter<'u, KernelRing>, XskFar>, Error> {
+        Ok(Self::ready(umem, place, config)?.into_port(umem))
+    }
+
+    /// As [`open`](Self::open), with the bare ends of its rings, for probing what the kernel does with descriptors that no
+    /// port would write.
+    ///
+    /// # Safety
+    /// Nobody has a frame of `umem`, or will while the ends live.
+    #[cfg(feature = "std")]
+    pub(crate) unsafe fn open_ends(umem: &Umem, place: Place<'_>, config: &XskConfig) -> Result<Ends, Error> {
+        let xsk = Self::ready(umem, place, config)?;
+        let ring = |mapping: &Mapping| KernelRing::new(mapping.parts(), xsk.clone());
+        let rings = &xsk.rings;
+        // SAFETY: R4, the socket is new, so each end is made once; without frames nobody minds what the kernel hands back.
+        let (fill, rx, tx, completion) = unsafe {
+            (
+                Producer::new(ring(&rings.fill)),
+                Consumer::new(ring(&rings.rx)),
+                Producer::new(ring(&rings.tx)),
+                Consumer::new(ring(&rings.completion)),
+            )
+        };
+        Ok(Ends { fill, rx, tx, completion, xsk })
+    }
+
+    /// A bound socket that nobody has an end of yet.
+    fn ready(umem: &Umem, place: Place<'_>, config: &XskConfig) -> Result<Arc<Self>, Error> {
         let at = format!("{} queue {}", place.name, place.queue);
         let fail = |operation, remedy: &str| {
             let at = at.clone();
@@ -223,7 +272,7 @@ impl Xsk {
             }
             None => None,
         };
-        let xsk = Arc::new(Self {
+        Ok(Arc::new(Self {
             _slot: slot,
             rings,
             fd,
@@ -233,8 +282,7 @@ impl Xsk {
             tx_budget,
             name: place.name.to_string(),
             queue: place.queue,
-        });
-        Ok(xsk.into_port(umem))
+        }))
     }
 
     /// The two halves and the far side, made once, of a socket nobody else has yet.
@@ -299,13 +347,17 @@ impl Xsk {
 
     /// The NAPI instance that busy polling polls, or why there is no busy polling.
     fn busy_poll(&self) -> Result<u32, String> {
-        if self.config.busy_poll.is_none() {
-            return Err("not asked for".to_string());
-        }
+        let asked = self.config.busy_poll.is_some();
         match sys::getsockopt::<u32>(&self.fd, libc::SOL_SOCKET, SO_INCOMING_NAPI_ID) {
             Ok((0, _)) => {
-                Err("the driver links no NAPI instance to the queue (SO_INCOMING_NAPI_ID is 0)".to_string())
+                let why = "the driver links no NAPI instance to the queue (SO_INCOMING_NAPI_ID is 0)";
+                Err(if asked {
+                    why.to_string()
+                } else {
+                    format!("not asked for, and in vain if it were: {why}")
+                })
             }
+            Ok(_) if !asked => Err("not asked for".to_string()),
             Ok((id, _)) => Ok(id),
             Err(errno) => Err(format!("SO_INCOMING_NAPI_ID cannot be read: {errno}")),
         }
@@ -330,6 +382,12 @@ impl Xsk {
             Ok((0, _)) | Err(_) => None,
             Ok((errno, _)) => Some(Errno::from_raw(errno)),
         }
+    }
+
+    /// Its descriptor.
+    #[cfg(feature = "std")]
+    pub(crate) fn fd(&self) -> &Fd {
+        &self.fd
     }
 
     /// How it was asked to be bound.

@@ -1,9 +1,7 @@
 //! `testbed vm` and `ping-demo`: what was typed, and its doing.
-//!
-//! To hook in: [`Testbed`] and [`PingDemo`] into the subcommands, and `xdp_apps::testbed::guest::enter()` as the first
-//! line of `main`.
 #![forbid(unsafe_code)]
 
+use super::failure::{Code, Failure};
 use clap::{Args, Subcommand, ValueEnum};
 use core::time::Duration;
 use std::io::{self, Write};
@@ -13,11 +11,6 @@ use xdp_apps::testbed::fetch::Cache;
 use xdp_apps::testbed::ping::Ping;
 use xdp_apps::testbed::vm::{Accelerator, Nic, Stream, Vm};
 use xdp_core::{BusyPoll, Idle, Mode, XskConfig, ZeroCopy};
-
-const DONE: u8 = 0;
-const RUN_TIME_ERROR: u8 = 1;
-const MISSING: u8 = 3;
-const INCOMPLETE: u8 = 4;
 
 /// Hosts to try things on.
 #[derive(Debug, Subcommand)]
@@ -145,25 +138,26 @@ impl From<AcceleratorArg> for Accelerator {
     }
 }
 
-impl Testbed {
-    /// Returns the exit status.
-    pub(crate) fn run(&self) -> u8 {
-        let Self::Vm(command) = self;
-        let done = match &command.fetch {
-            Some(Fetch::Fetch(parts)) => fetch(parts),
-            None => command.boot(),
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let code = match error {
+            Error::Missing { .. } => Code::Environment,
+            _ => Code::Runtime,
         };
-        done.unwrap_or_else(|error| {
-            say(&error.to_string());
-            match error {
-                Error::Missing { .. } => MISSING,
-                _ => RUN_TIME_ERROR,
-            }
-        })
+        Self::new(code, error.to_string())
     }
 }
 
-fn fetch(parts: &Parts) -> Result<u8, Error> {
+/// Fetches or boots. Where a command ran in the machine and failed, ends this process with its very status.
+pub(crate) fn run(testbed: &Testbed) -> Result<Code, Failure> {
+    let Testbed::Vm(command) = testbed;
+    match &command.fetch {
+        Some(Fetch::Fetch(parts)) => fetch(parts),
+        None => command.boot(),
+    }
+}
+
+fn fetch(parts: &Parts) -> Result<Code, Failure> {
     let (qemu, kernel) = parts.vm().fetch(&mut |news| say(news))?;
     let cache = Cache::user();
     let files = cache.verify()?;
@@ -175,11 +169,11 @@ fn fetch(parts: &Parts) -> Result<u8, Error> {
         kernel.release,
         cache.directory().display()
     ));
-    Ok(DONE)
+    Ok(Code::Done)
 }
 
 impl VmCommand {
-    fn boot(&self) -> Result<u8, Error> {
+    fn boot(&self) -> Result<Code, Failure> {
         let mut vm = self.parts.vm().queues(self.queues).cpus(self.cpus).accelerator(self.accelerator.into());
         vm = vm.timeout(Duration::from_secs(self.timeout));
         if let Some(file) = &self.pcap {
@@ -209,19 +203,18 @@ impl VmCommand {
         for pair in &self.collect {
             let (guest, host) = halves(pair, ':')?;
             match outcome.files.get(guest) {
-                Some(contents) => std::fs::write(host, contents).map_err(|error| Error::Broken {
-                    what: format!("write {host}: {error}"),
-                    said: String::new(),
+                Some(contents) => std::fs::write(host, contents).map_err(|error| {
+                    Failure::new(Code::Runtime, format!("write {host}: {error}; check the path"))
                 })?,
                 None => say(&format!("there is no {guest} in the machine")),
             }
         }
         say(&outcome.to_string());
-        Ok(match outcome.status {
-            0 if outcome.passed() => DONE,
-            0 => RUN_TIME_ERROR,
-            status => u8::try_from(status).unwrap_or(RUN_TIME_ERROR),
-        })
+        match outcome.status {
+            0 if outcome.passed() => Ok(Code::Done),
+            0 => Ok(Code::Runtime), // the outcome said why
+            status => std::process::exit(status),
+        }
     }
 }
 
@@ -237,11 +230,9 @@ fn say(news: &str) {
     eprintln!("testbed: {news}");
 }
 
-fn halves(pair: &str, at: char) -> Result<(&str, &str), Error> {
-    pair.split_once(at).ok_or_else(|| Error::Missing {
-        what: format!("no `{at}` in {pair:?}"),
-        remedy: "see `xdp-apps testbed vm --help`".to_string(),
-    })
+fn halves(pair: &str, at: char) -> Result<(&str, &str), Failure> {
+    pair.split_once(at)
+        .ok_or_else(|| Failure::usage(format!("no `{at}` in {pair:?}; see xdp-apps testbed vm --help")))
 }
 
 /// Round trips between two given cards over AF_XDP, both ends ours.
@@ -371,22 +362,16 @@ impl PingDemo {
             give_up: self.give_up,
         }
     }
+}
 
-    /// Returns the exit status.
-    pub(crate) fn run(&self) -> u8 {
-        let ping = self.ping();
-        let report = match ping.run() {
-            Ok(report) => report,
-            Err(why) => {
-                eprintln!("ping-demo: {why}");
-                return RUN_TIME_ERROR;
-            }
-        };
-        if self.json {
-            println!("{:#}", report.to_json(ping.mode));
-        } else {
-            println!("{report}");
-        }
-        if report.is_complete() { DONE } else { INCOMPLETE }
+/// Pings, and prints what came of it.
+pub(crate) fn ping(args: &PingDemo) -> Result<Code, Failure> {
+    let ping = args.ping();
+    let report = ping.run().map_err(|why| Failure::new(Code::Runtime, why))?;
+    if args.json {
+        println!("{:#}", report.to_json(ping.mode));
+    } else {
+        println!("{report}");
     }
+    Ok(if report.is_complete() { Code::Done } else { Code::Incomplete })
 }

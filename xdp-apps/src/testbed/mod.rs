@@ -1,8 +1,11 @@
-//! The test bed: a virtual machine with two network cards back to back, for what no pair of virtual interfaces
-//! of this host can show. Zero-copy, above all: QEMU's virtio and igb cards have it, without KVM and without root.
+//! Where to measure without a second machine: [`hosts`] in namespaces of this one, or a virtual machine.
+//!
+//! The virtual machine has two network cards back to back, for what no pair of virtual interfaces of this host can show.
+//! Zero-copy, above all: QEMU's virtio and igb cards have it, without KVM and without root.
 //!
 //! | Module | Does |
 //! |---|---|
+//! | [`hosts`] | hosts in network namespaces, with veth pairs between them |
 //! | [`fetch`] | QEMU and a Debian kernel, out of the system's package mirrors into a cache |
 //! | [`initramfs`] | the machine's whole file system: our own binary, modules, what is to be run |
 //! | [`vm`] | boots it, streams what it says, bounds it in time, collects files |
@@ -23,6 +26,7 @@
 pub mod channel;
 pub mod fetch;
 pub mod guest;
+pub mod hosts;
 pub mod initramfs;
 pub mod ping;
 mod sys;

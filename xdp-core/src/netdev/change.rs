@@ -6,7 +6,9 @@
 #![forbid(unsafe_code)]
 
 use super::link::current_namespace;
-use super::{Error, Interface, Mac, Namespace, NewLink};
+use super::tune::{self, Knob, Place};
+use super::{Error, Interface, Mac, Namespace, NewLink, steer};
+use crate::cpu::{cpu_list, list_text};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -105,7 +107,7 @@ impl Change for CreateLink<'_> {
     }
 }
 
-/// A value in a file of sysfs or `/proc/sys`, as the calling thread's network namespace sees it.
+/// A value in a file of sysfs or `/proc/sys`, or the cores of an interrupt (`/proc/irq/N/smp_affinity_list`), as the calling thread's network namespace sees it.
 #[derive(Debug)]
 pub struct WriteFile {
     path: PathBuf,
@@ -113,7 +115,7 @@ pub struct WriteFile {
 }
 
 impl WriteFile {
-    /// That value to that file: an absolute path under `/sys` or `/proc/sys`.
+    /// That value to that file: an absolute path under `/sys` or `/proc/sys`, or an interrupt's `smp_affinity_list`.
     pub fn new(path: impl Into<PathBuf>, contents: impl Into<Vec<u8>>) -> Self {
         Self { path: path.into(), contents: contents.into() }
     }
@@ -179,6 +181,31 @@ pub enum Undo {
         /// What it held, byte for byte.
         contents: Vec<u8>,
     },
+    /// Turns a device's settings back.
+    Tune {
+        /// Which device.
+        at: Place,
+        /// What they were.
+        was: Knob,
+    },
+    /// Takes a receive rule away.
+    RemoveRule {
+        /// Of which device.
+        at: Place,
+        /// The rule's place in the device's table.
+        place: u32,
+        /// What the rule was, by which we know it: `struct ethtool_rx_flow_spec`.
+        spec: Vec<u8>,
+    },
+    /// Gives a thread its cores back.
+    PinThread {
+        /// Its id.
+        thread: u32,
+        /// When it started, in clock ticks since boot: with the id, its identity.
+        start: u64,
+        /// The cores it had.
+        cores: Vec<usize>,
+    },
     /// A line that this version does not understand: a newer one's, or damaged.
     Unknown(String),
 }
@@ -202,6 +229,9 @@ impl Undo {
             Self::RemoveNamespace { name, inode } => remove_namespace(name, *inode),
             Self::DeleteLink { namespace, name, mac } => delete_link(*namespace, name, *mac),
             Self::WriteFile { namespace, path, contents } => write_back(*namespace, path, contents),
+            Self::Tune { at, was } => tune::turn_back(at, was),
+            Self::RemoveRule { at, place, spec } => steer::remove(at, *place, spec),
+            Self::PinThread { thread, start, cores } => tune::pin_back(*thread, *start, cores),
             Self::Unknown(line) => Err(Error::new("undo", format!("{line:?}"), Errno::EPROTO)
                 .saying("not understood by this version")
                 .remedy_is("use the version that wrote it, or undo it by hand and delete the journal")),
@@ -222,6 +252,15 @@ impl Undo {
                 let path = escape(path.as_os_str().as_bytes());
                 format!("write-file namespace={namespace} path={path} contents={}", escape(contents))
             }
+            Self::Tune { at, was } => tune::encode(at, was, escape),
+            Self::RemoveRule { at, place, spec } => {
+                let at = tune::place_text(at, escape);
+                format!("remove-rule {at} place={place} spec={}", escape(spec))
+            }
+            Self::PinThread { thread, start, cores } => {
+                let cores = escape(list_text(cores).as_bytes());
+                format!("pin-thread thread={thread} start={start} cores={cores}")
+            }
             Self::Unknown(line) => line.clone(),
         }
     }
@@ -234,8 +273,8 @@ impl Undo {
     fn parse(line: &str) -> Option<Self> {
         let mut words = line.split(' ');
         let kind = words.next()?;
-        let mut next = |name| words.next()?.strip_prefix(name)?.strip_prefix('=');
-        let text = |word| String::from_utf8(unescape(word)?).ok();
+        let mut next = |name: &'static str| words.next()?.strip_prefix(name)?.strip_prefix('=');
+        let text = |word: &str| String::from_utf8(unescape(word)?).ok();
         let undo = match kind {
             "remove-namespace" => {
                 Self::RemoveNamespace { name: text(next("name")?)?, inode: next("inode")?.parse().ok()? }
@@ -253,6 +292,20 @@ impl Undo {
                 path: std::ffi::OsString::from_vec(unescape(next("path")?)?).into(),
                 contents: unescape(next("contents")?)?,
             },
+            "tune" => Self::Tune {
+                at: tune::place_of(&mut next, text)?,
+                was: tune::knob_of(next("knob")?, &text(next("values")?)?)?,
+            },
+            "remove-rule" => Self::RemoveRule {
+                at: tune::place_of(&mut next, text)?,
+                place: next("place")?.parse().ok()?,
+                spec: unescape(next("spec")?)?,
+            },
+            "pin-thread" => Self::PinThread {
+                thread: next("thread")?.parse().ok()?,
+                start: next("start")?.parse().ok()?,
+                cores: cpu_list(&text(next("cores")?)?),
+            },
             _ => return None,
         };
         words.next().is_none().then_some(undo)
@@ -266,6 +319,13 @@ impl fmt::Display for Undo {
             Self::DeleteLink { name, mac, .. } => write!(f, "delete link {name} ({mac})"),
             Self::WriteFile { path, contents, .. } => {
                 write!(f, "write {:?} to {}", String::from_utf8_lossy(contents).trim(), shown(path))
+            }
+            Self::Tune { at, was } => write!(f, "set {was} of {}", at.name),
+            Self::RemoveRule { at, place, spec } => {
+                write!(f, "remove receive rule {place} ({}) of {}", steer::shown(spec), at.name)
+            }
+            Self::PinThread { thread, cores, .. } => {
+                write!(f, "let thread {thread} run on {}", list_text(cores))
             }
             Self::Unknown(line) => write!(f, "what is this: {line:?}"),
         }
@@ -323,15 +383,17 @@ fn in_view<T: Send>(
     done.map(Some)
 }
 
-/// `EPROTO` unless it is an absolute path under `/sys` or `/proc/sys`, without a way out of there: a journal must not be
-/// a way to write any file.
+/// `EPROTO` unless it is an absolute path under `/sys` or `/proc/sys`, or an interrupt's cores, without a way out of
+/// there: a journal must not be a way to write any file.
 fn must_be_setting(path: &Path) -> Result<(), Error> {
-    let inside = path.starts_with("/sys") || path.starts_with("/proc/sys");
+    let interrupt = path.starts_with("/proc/irq") && path.ends_with("smp_affinity_list");
+    let inside = path.starts_with("/sys") || path.starts_with("/proc/sys") || interrupt;
     let plain = path.components().all(|part| !matches!(part, Component::ParentDir));
     if inside && plain {
         return Ok(());
     }
-    Err(Error::new("change", shown(path), Errno::EPROTO).remedy_is("give a path under /sys or /proc/sys"))
+    Err(Error::new("change", shown(path), Errno::EPROTO)
+        .remedy_is("give a path under /sys or /proc/sys, or an interrupt's smp_affinity_list"))
 }
 
 /// Whether each network namespace has a value of its own there.
@@ -400,6 +462,10 @@ mod tests {
     use super::*;
     use alloc::vec;
 
+    fn place(mac: Option<Mac>) -> Place {
+        Place { namespace: 3, index: 4, name: "eth 1".to_string(), mac }
+    }
+
     #[test]
     fn what_is_encoded_is_what_is_decoded() {
         let all = vec![
@@ -407,6 +473,9 @@ mod tests {
             Undo::DeleteLink { namespace: u64::MAX, name: "veth0".to_string(), mac: Mac::local(7) },
             Undo::WriteFile { namespace: None, path: "/sys/x y".into(), contents: (0..=255).collect() },
             Undo::WriteFile { namespace: Some(5), path: "/proc/sys/net".into(), contents: vec![] },
+            Undo::Tune { at: place(None), was: Knob::features(&["rx-gro", "a b"], true) },
+            Undo::RemoveRule { at: place(Some(Mac::local(1))), place: 9, spec: (0..168).collect() },
+            Undo::PinThread { thread: 7, start: u64::MAX, cores: vec![0, 1, 5] },
         ];
         for undo in all {
             let line = undo.encode();
@@ -428,6 +497,10 @@ mod tests {
             "remove-namespace name=a inode=1 more=1",
             "delete-link namespace=1 name=a mac=1",
             "write-file namespace= path=/sys/a contents=",
+            "tune namespace=1 index=2 name=a mac=none knob=moon values=1",
+            "tune namespace=1 index=2 name=a knob=rings values=1/2",
+            "remove-rule namespace=1 index=2 name=a mac=none place=x spec=",
+            "pin-thread thread=1 cores=1",
         ] {
             let undo = Undo::decode(line);
             assert_eq!(undo, Undo::Unknown(line.to_string()));
@@ -437,7 +510,16 @@ mod tests {
 
     #[test]
     fn nothing_but_settings_is_written() {
-        for path in ["/etc/passwd", "/sys/../etc/passwd", "sys/a", "/proc/self/mem", "/sysfs/a", "/run/x"] {
+        for path in [
+            "/proc/irq/1/spurious",
+            "/proc/irq/../sys/smp_affinity_list",
+            "/etc/passwd",
+            "/sys/../etc/passwd",
+            "sys/a",
+            "/proc/self/mem",
+            "/sysfs/a",
+            "/run/x",
+        ] {
             let undo = Undo::WriteFile { namespace: None, path: path.into(), contents: vec![b'1'] };
             assert_eq!(undo.restore().unwrap_err().errno(), Errno::EPROTO, "{path}");
             assert_eq!(WriteFile::new(path, "1").prepare().unwrap_err().errno(), Errno::EPROTO, "{path}");

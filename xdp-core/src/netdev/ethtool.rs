@@ -10,7 +10,7 @@ use super::{Error, Interface, Setting, sys};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use xdp_umem::Errno;
+use xdp_umem::{Errno, Fd};
 
 const FEATURES_GET: u8 = 11;
 const FEATURES_SET: u8 = 12;
@@ -83,8 +83,28 @@ macro_rules! settings {
                 request
             }
 
+            /// What can be set, in the order of the fields, for the journal.
+            pub(super) fn writable(&self) -> Vec<Option<u32>> {
+                Vec::from([$($({ let _ = $write; self.$field },)?)*])
+            }
+
+            /// The reverse of [`writable`](Self::writable); `None` for another number of values.
+            pub(super) fn of_writable(values: &[Option<u32>]) -> Option<Self> {
+                let mut all = Self::default();
+                let mut values = values.iter().copied();
+                $($({ let _ = $write; all.$field = values.next()?; })?)*
+                values.next().is_none().then_some(all)
+            }
+
+            /// What of it can be set and is not so in `found`.
+            pub(super) fn beyond(&self, found: &Self) -> Self {
+                let mut rest = Self::default();
+                $($({ let _ = $write; rest.$field = self.$field.filter(|value| found.$field != Some(*value)); })?)*
+                rest
+            }
+
             /// Whether everything that can be set and is to be set is so in `found`.
-            fn holds_in(&self, found: &Self) -> bool {
+            pub(super) fn holds_in(&self, found: &Self) -> bool {
                 true $($(&& { let _ = $write; self.$field.is_none_or(|value| found.$field == Some(value)) })?)*
             }
         }
@@ -149,6 +169,8 @@ pub struct Feature {
     pub name: String,
     /// Whether it is on.
     pub on: bool,
+    /// Whether it was asked for: it may be and still be off, while something that it needs is off.
+    pub wanted: bool,
     /// Whether it can be changed.
     pub changeable: bool,
 }
@@ -170,30 +192,65 @@ impl Features {
 
     fn parse(attributes: Attributes<'_>) -> Self {
         const HW: u16 = 2;
+        const WANTED: u16 = 3;
         const ACTIVE: u16 = 4;
         const NOCHANGE: u16 = 5;
-        let [hardware, active, fixed] = [HW, ACTIVE, NOCHANGE].map(|kind| bits_set(attributes.nest(kind)));
+        let [hardware, wanted, active, fixed] =
+            [HW, WANTED, ACTIVE, NOCHANGE].map(|kind| bits_set(attributes.nest(kind)));
         let mut names: Vec<_> = hardware.iter().chain(&active).collect();
         names.sort_unstable();
         names.dedup();
         let feature = |name: &&str| Feature {
             name: name.to_string(),
             on: active.contains(name),
+            wanted: wanted.contains(name),
             changeable: hardware.contains(name) && !fixed.contains(name),
         };
         Self(names.into_iter().map(feature).collect())
     }
 }
 
+/// Which receive queues the receive hash spreads packets over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Indirection {
+    /// As the driver does it: over all queues in use.
+    Default,
+    /// Over these queues in turn, bucket by bucket: `Over(vec![0])` leaves all other queues to steering rules.
+    Over(Vec<u32>),
+    /// A queue for each bucket, the whole table.
+    Table(Vec<u32>),
+}
+
+impl Indirection {
+    /// What a table as it was read is: the driver's own spread over `queues`, or that table.
+    pub fn of(table: Vec<u32>, queues: u32) -> Self {
+        let own = (0..).zip(&table).all(|(bucket, queue)| queues > 0 && *queue == bucket % queues);
+        if own { Self::Default } else { Self::Table(table) }
+    }
+
+    /// As a table of so many buckets; empty for the driver's own.
+    fn table(&self, buckets: usize) -> Vec<u32> {
+        match self {
+            Self::Default => Vec::new(),
+            Self::Over(queues) => queues.iter().copied().cycle().take(buckets).collect(),
+            Self::Table(table) => table.clone(),
+        }
+    }
+
+    /// Whether a table as it was read, on a device with so many queues, is what this asks for.
+    pub fn holds_in(&self, table: &[u32], queues: u32) -> bool {
+        match self {
+            Self::Default => Self::of(table.to_vec(), queues) == Self::Default,
+            _ => self.table(table.len()) == table,
+        }
+    }
+}
+
 impl Interface {
     /// Its driver; unsupported by the few that have no name. Costs a netlink exchange and an ioctl.
     pub fn driver(&self) -> Result<Setting<Driver>, Error> {
-        let current = self.refresh()?.name;
-        let mut name = [0; 16];
-        name[..current.len()].copy_from_slice(current.as_bytes());
-        let socket = xdp_umem::sys::socket(libc::AF_INET, libc::SOCK_DGRAM, 0);
-        let words = socket.and_then(|socket| sys::driver_info(&socket, &name));
-        let words = words.map_err(|errno| Error::new("read driver of", &self.name, errno));
+        let words = self.by_ioctl("read", "driver", sys::driver_info);
         let text = |word: &[u8]| {
             String::from_utf8_lossy(word.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned()
         };
@@ -274,10 +331,61 @@ impl Interface {
             return Ok(if missing { Setting::Unsupported(reason()) } else { Setting::Value(()) });
         }
         let fill =
-            |request: Request| want_bits(request, wrong.iter().map(|feature| feature.name.as_str()), on);
+            |request: Request| want_bits(request, wrong.iter().map(|feature| (feature.name.as_str(), on)));
         self.write("offloads", FEATURES_SET, fill, || {
             let now = self.features()?.value().unwrap_or_default();
             Ok(now.of(group).all(|feature| feature.on == on || !feature.changeable))
+        })
+    }
+
+    /// Asks for offloads, each on or off, and leaves all others as they are. What becomes of them is the driver's business:
+    /// [`features`](Self::features) tells.
+    pub(super) fn want_features(&self, wanted: &[(String, bool)]) -> Result<Setting<()>, Error> {
+        let fill =
+            |request: Request| want_bits(request, wanted.iter().map(|(name, on)| (name.as_str(), *on)));
+        Setting::of("offloads", self.exchange("set", "offloads", FEATURES_SET, fill).map(drop))
+    }
+
+    /// Which receive queue each bucket of the receive hash goes to (RSS). A netlink exchange and two ioctls.
+    pub fn indirection(&self) -> Result<Setting<Vec<u32>>, Error> {
+        let table = self.by_ioctl("read", "RSS table", sys::indirection);
+        Setting::of("an RSS table", table)
+    }
+
+    /// Sets the RSS table, and reads back that it took. `EINVAL` for a queue that is not there.
+    ///
+    /// On virtio_net set it after the XDP program is attached: attaching resets it.
+    pub fn set_indirection(&self, wanted: &Indirection) -> Result<Setting<()>, Error> {
+        let found = match self.indirection()? {
+            Setting::Value(found) => found,
+            Setting::Unsupported(reason) => return Ok(Setting::Unsupported(reason)),
+        };
+        let table = wanted.table(found.len());
+        let set = |socket: &Fd, name: &[u8; 16]| sys::set_indirection(socket, name, &table);
+        let written = Setting::of("setting the RSS table", self.by_ioctl("set", "RSS table", set))?;
+        if written == Setting::Value(()) && !table.is_empty() && self.indirection()? != Setting::Value(table)
+        {
+            let error = Error::new("set", format!("RSS table of {}", self.name), Errno::ERANGE);
+            return Err(error.saying("accepted, but reads back different"));
+        }
+        Ok(written)
+    }
+
+    /// Runs an old ethtool ioctl on the name it has now.
+    pub(super) fn by_ioctl<T>(
+        &self,
+        operation: &'static str,
+        what: &str,
+        run: impl FnOnce(&Fd, &[u8; 16]) -> Result<T, Errno>,
+    ) -> Result<T, Error> {
+        let current = self.refresh()?.name;
+        let mut name = [0; 16];
+        name[..current.len()].copy_from_slice(current.as_bytes());
+        let socket = xdp_umem::sys::socket(libc::AF_INET, libc::SOCK_DGRAM, 0);
+        let done = socket.and_then(|socket| run(&socket, &name));
+        done.map_err(|errno| match errno {
+            Errno::EOPNOTSUPP => Error::new(operation, &self.name, errno),
+            _ => Error::new(operation, format!("{what} of {}", self.name), errno),
         })
     }
 
@@ -355,19 +463,19 @@ fn bits_set(set: Attributes<'_>) -> Vec<&str> {
 }
 
 /// Adds the bit set of wanted features: these on or off, all others as they are.
-fn want_bits<'a>(request: Request, names: impl Iterator<Item = &'a str>, on: bool) -> Request {
+fn want_bits<'a>(request: Request, features: impl Iterator<Item = (&'a str, bool)>) -> Request {
     const WANTED: u16 = 3;
     const BITS: u16 = 3;
     const BIT: u16 = 1;
     const NAME: u16 = 2;
     const VALUE: u16 = 3;
-    let bit = |bits: Request, name: &str| {
+    let bit = |bits: Request, (name, on): (&str, bool)| {
         bits.nest(BIT, |bit| {
             let bit = bit.text(NAME, name);
             if on { bit.flag(VALUE) } else { bit }
         })
     };
-    request.nest(WANTED, |set| set.nest(BITS, |bits| names.fold(bits, bit)))
+    request.nest(WANTED, |set| set.nest(BITS, |bits| features.fold(bits, bit)))
 }
 
 #[cfg(test)]
@@ -376,11 +484,22 @@ mod tests {
 
     #[test]
     fn a_bit_set_with_a_mask_and_one_without_are_both_read() {
-        let wanted = |on| want_bits(Request::new(0, 0), ["rx-gro", "rx-lro"].into_iter(), on);
+        let wanted = |on| want_bits(Request::new(0, 0), [("rx-gro", on), ("rx-lro", on)].into_iter());
         let read = |request: &Request| bits_set(Attributes::parse(request.payload(), 0).nest(3)).len();
         assert_eq!((read(&wanted(true)), read(&wanted(false))), (2, 0));
         let listed = Request::new(0, 0).flag(1).nest(3, |bits| bits.nest(1, |bit| bit.text(2, "rx-gro")));
         assert_eq!(bits_set(Attributes::parse(listed.payload(), 0)), ["rx-gro"]);
+    }
+
+    #[test]
+    fn a_table_is_the_drivers_own_only_if_it_is_spread_over_all_queues() {
+        let table = alloc::vec![0, 1, 2, 0, 1, 2, 0, 1];
+        assert_eq!(Indirection::of(table.clone(), 3), Indirection::Default);
+        assert_eq!(Indirection::of(table.clone(), 4), Indirection::Table(table.clone()));
+        assert_eq!(Indirection::of(table.clone(), 0), Indirection::Table(table.clone()));
+        assert!(Indirection::Over(alloc::vec![0, 1, 2]).holds_in(&table, 4));
+        assert!(!Indirection::Over(alloc::vec![1]).holds_in(&table, 3));
+        assert!(Indirection::Default.holds_in(&table, 3) && !Indirection::Default.holds_in(&table, 2));
     }
 
     #[test]
@@ -393,6 +512,10 @@ mod tests {
         let found = Coalescing { tx_usecs: Some(50), ..wanted };
         assert!(wanted.holds_in(&found));
         assert!(!wanted.holds_in(&Coalescing { rx_usecs: Some(9), ..found }));
+        assert_eq!(wanted.beyond(&Coalescing { rx_usecs: Some(8), ..found }), Coalescing::default());
+        assert_eq!(wanted.beyond(&Coalescing::default()), wanted);
+        assert_eq!(Coalescing::of_writable(&wanted.writable()), Some(wanted));
+        assert_eq!(Coalescing::of_writable(&[None; 5]), None);
         let most = Channels { rx_max: Some(4), ..Channels::default() };
         assert!(most.holds_in(&Channels::default()), "what cannot be set is not compared");
     }

@@ -177,6 +177,83 @@ pub fn napis(index: u32) -> Result<Option<Vec<Napi>>, Error> {
     list(index, NAPI_GET, NAPI_IFINDEX, parse)
 }
 
+/// What is to be set of a NAPI instance; `None` stays as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NapiSettings {
+    /// How many empty polls before interrupts are turned on again. With the timeout below it keeps interrupts off while
+    /// somebody busy-polls.
+    pub defer_hard_irqs: Option<u32>,
+    /// After how many nanoseconds without a poll the interrupt's work is done after all: longer than the longest pause between
+    /// two polls of ours.
+    pub gro_flush_timeout_ns: Option<u64>,
+    /// How long a busy-polling user may keep interrupts off although no packet came, in nanoseconds.
+    pub irq_suspend_timeout_ns: Option<u64>,
+    /// Whether a kernel thread polls it, instead of the softirq.
+    pub threaded: Option<bool>,
+}
+
+impl NapiSettings {
+    /// Whether everything that is to be set is so in `found`.
+    pub fn holds_in(&self, found: &Napi) -> bool {
+        self.beyond(found) == Self::default()
+    }
+
+    /// What of it is not so in `found`.
+    pub(super) fn beyond(&self, found: &Napi) -> Self {
+        let had = found.settings();
+        Self {
+            defer_hard_irqs: self.defer_hard_irqs.filter(|value| had.defer_hard_irqs != Some(*value)),
+            gro_flush_timeout_ns: self
+                .gro_flush_timeout_ns
+                .filter(|value| had.gro_flush_timeout_ns != Some(*value)),
+            irq_suspend_timeout_ns: self
+                .irq_suspend_timeout_ns
+                .filter(|value| had.irq_suspend_timeout_ns != Some(*value)),
+            threaded: self.threaded.filter(|value| had.threaded != Some(*value)),
+        }
+    }
+}
+
+impl Napi {
+    /// What of it can be set, as it is.
+    pub fn settings(&self) -> NapiSettings {
+        NapiSettings {
+            defer_hard_irqs: self.defer_hard_irqs,
+            gro_flush_timeout_ns: self.gro_flush_timeout_ns,
+            irq_suspend_timeout_ns: self.irq_suspend_timeout_ns,
+            threaded: self.threaded.map(|how| how != 0),
+        }
+    }
+}
+
+/// Sets a NAPI instance of the calling thread's namespace (`napi-set`); what is `None` stays. Does not read back. Since
+/// Linux 6.13, `threaded` since 6.17. Costs two exchanges.
+///
+/// # Errors
+/// `EOPNOTSUPP` where the kernel does not know the command or one of the values, `ENOENT` if there is no such instance,
+/// `EPERM` without CAP_NET_ADMIN, `ERANGE` or `EINVAL` for a value out of range.
+pub fn set_napi(id: u32, wanted: &NapiSettings) -> Result<(), Error> {
+    const NAPI_SET: u8 = 14;
+    let object = format!("NAPI instance {id}");
+    let mut socket = Socket::generic()?;
+    let Some(family) = Family::find(&mut socket, "netdev")? else {
+        return Err(Error::new("set", object, Errno::EOPNOTSUPP).saying("needs Linux 6.13"));
+    };
+    let mut request = family.request(ACKED, NAPI_SET).u32(2, id);
+    if let Some(value) = wanted.defer_hard_irqs {
+        request = request.u32(5, value);
+    }
+    for (kind, value) in [(6, wanted.gro_flush_timeout_ns), (7, wanted.irq_suspend_timeout_ns)] {
+        if let Some(value) = value {
+            request = request.u64(kind, value);
+        }
+    }
+    if let Some(threaded) = wanted.threaded {
+        request = request.u32(8, threaded.into());
+    }
+    socket.run("set", object, request).map(drop)
+}
+
 fn list<T>(
     index: u32,
     command: u8,

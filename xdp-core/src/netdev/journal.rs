@@ -16,7 +16,7 @@
 #![forbid(unsafe_code)]
 
 use super::change::{Change, Outcome, Undo};
-use super::{Error, sys};
+use super::{Error, Setting, sys};
 use crate::cpu::stat_field;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -93,6 +93,24 @@ impl Journal {
         applied
     }
 
+    /// As [`apply`](Self::apply), for a change that this host or device may not have: then it says so, nothing is changed and
+    /// nothing is recorded.
+    pub fn set<C: Change>(&mut self, change: C) -> Result<Setting<C::Made>, Error> {
+        match self.apply(change) {
+            Ok(made) => Ok(Setting::Value(made)),
+            Err(error) if is_no_file(&error) => Ok(Setting::Unsupported(format!(
+                "{} is not there: this kernel, processor or driver has no such setting",
+                error.object()
+            ))),
+            Err(error) if error.errno() == Errno::EOPNOTSUPP => {
+                let reason =
+                    if error.said().is_empty() { error.to_string() } else { error.said().to_string() };
+                Ok(Setting::Unsupported(reason))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Undoes everything, the last change first. What could not be undone stays recorded, and can be tried again.
     pub fn restore(&mut self) -> Report {
         self.log.restore()
@@ -142,6 +160,11 @@ impl Drop for Journal {
             let _ = fs::remove_file(&self.log.path);
         }
     }
+}
+
+/// Whether a setting's file is not there: the kernel, the processor or the driver has no such setting.
+fn is_no_file(error: &Error) -> bool {
+    error.errno() == Errno::ENOENT && error.operation() == "read"
 }
 
 /// What a journal's bytes leave to undo, in the order it was done. Takes any bytes; what it cannot read is
@@ -318,7 +341,7 @@ fn directory() -> PathBuf {
 }
 
 /// When a process started, in clock ticks since boot: with the pid, its identity. `None` if there is none.
-fn start_time(pid: u32) -> Option<u64> {
+pub(super) fn start_time(pid: u32) -> Option<u64> {
     const STARTTIME: usize = 22; // proc_pid_stat(5)
     stat_field(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?, STARTTIME)?.parse().ok()
 }

@@ -36,6 +36,7 @@ const RTM_GETADDR: u16 = 22;
 const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_AF_SPEC: u16 = 26;
+const IFLA_PROMISCUITY: u16 = 30;
 const IFLA_CARRIER: u16 = 33;
 const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_XDP: u16 = 43;
@@ -83,6 +84,8 @@ pub struct Interface {
     pub lower_elsewhere: bool,
     /// The bridge, bond or VRF that it is part of.
     pub master: Option<u32>,
+    /// How many have asked it to receive every packet on the wire; `None` where the kernel does not say.
+    pub promiscuity: Option<u32>,
     /// The XDP programs attached.
     pub xdp: AttachedXdp,
     namespace: u64,
@@ -324,6 +327,7 @@ impl Interface {
             lower: positive(IFLA_LINK),
             lower_elsewhere: attributes.find(IFLA_LINK_NETNSID).is_some(),
             master: positive(IFLA_MASTER),
+            promiscuity: attributes.u32(IFLA_PROMISCUITY),
             xdp: AttachedXdp::parse(attributes.nest(IFLA_XDP)),
             namespace,
         })

@@ -6,8 +6,12 @@
 //! | [`link`](mod@link) | interfaces: what they are; addresses, MTU, up and down; veth pairs |
 //! | [`route`] | routes and neighbours, and which interface must not be touched |
 //! | [`genl`] | what a driver can do for XDP; queues and NAPI instances |
-//! | [`ethtool`] | driver, channels, rings, coalescing, offloads |
+//! | [`ethtool`] | driver, channels, rings, coalescing, RSS, offloads |
+//! | [`steer`] | rules that send a flow to a queue |
+//! | [`facts`] | everything about one interface that decides what a measurement on it means |
 //! | [`journal`], [`change`] | changes recorded on disk before they are made, and undone |
+//! | [`tune`] | all of these settings, and NAPI's, as such changes |
+//! | [`packet`] | frames sent through the kernel as they are |
 //! | [`icmp`] | a round trip through the kernel's own stack, the baseline |
 //! | [`netlink`] | the messages that most of this is said in |
 //!
@@ -45,6 +49,7 @@
 
 pub mod change;
 pub mod ethtool;
+pub mod facts;
 pub mod genl;
 pub mod icmp;
 pub mod journal;
@@ -52,8 +57,11 @@ pub mod link;
 pub mod namespace;
 pub mod netlink;
 mod new_link;
+pub mod packet;
 pub mod route;
+pub mod steer;
 pub(crate) mod sys;
+pub mod tune;
 
 pub use link::{End, Interface, Mac, NewLink};
 pub use namespace::Namespace;
@@ -111,6 +119,16 @@ impl Error {
         self.operation
     }
 
+    /// What it was tried on, such as a file or an interface.
+    pub fn object(&self) -> &str {
+        &self.object
+    }
+
+    /// The words that came with the errno; may be empty.
+    pub fn said(&self) -> &str {
+        &self.said
+    }
+
     /// What would likely help.
     pub fn remedy(&self) -> &str {
         &self.remedy
@@ -159,12 +177,12 @@ fn usual_remedy(errno: Errno) -> Cow<'static, str> {
     })
 }
 
-/// A setting that the driver may not have.
+/// A setting, or a fact, that this driver or machine may not have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Setting<T> {
-    /// The driver has it, and this is its value.
+    /// It has it, and this is its value.
     Value(T),
-    /// The driver does not have it, for this reason.
+    /// It does not have it, or does not tell, for this reason.
     Unsupported(String),
 }
 
@@ -175,6 +193,40 @@ impl<T> Setting<T> {
             Self::Value(value) => Some(value),
             Self::Unsupported(_) => None,
         }
+    }
+
+    /// The value, if there is one, without taking it.
+    pub const fn as_value(&self) -> Option<&T> {
+        match self {
+            Self::Value(value) => Some(value),
+            Self::Unsupported(_) => None,
+        }
+    }
+
+    /// Why there is no value, if there is none.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Value(_) => None,
+            Self::Unsupported(reason) => Some(reason),
+        }
+    }
+
+    /// The value made another one.
+    pub fn map<U>(self, into: impl FnOnce(T) -> U) -> Setting<U> {
+        match self {
+            Self::Value(value) => Setting::Value(into(value)),
+            Self::Unsupported(reason) => Setting::Unsupported(reason),
+        }
+    }
+
+    /// What was read, whatever went wrong: a fact that cannot be told is one with a reason, never an error.
+    pub(crate) fn told(answer: Result<Self, Error>) -> Self {
+        answer.unwrap_or_else(|error| Self::Unsupported(error.to_string()))
+    }
+
+    /// A value, or why there is none.
+    pub(crate) fn or(value: Option<T>, reason: &str) -> Self {
+        value.map_or_else(|| Self::Unsupported(reason.to_string()), Self::Value)
     }
 
     /// Turns "the kernel does not support that here" into [`Unsupported`](Self::Unsupported); every other

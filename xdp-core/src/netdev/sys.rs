@@ -109,7 +109,6 @@ const _: () = assert!(size_of::<DrvInfo>() == 196, "as the kernel lays it out");
 /// `ETHTOOL_GDRVINFO` on an interface: driver, firmware and bus, each padded with zeros.
 pub(crate) fn driver_info(fd: &Fd, interface: &[u8; 16]) -> Result<[[u8; 32]; 3], Errno> {
     const ETHTOOL_GDRVINFO: u32 = 3;
-    const SIOCETHTOOL: c_ulong = 0x8946;
     let mut info = DrvInfo {
         cmd: ETHTOOL_GDRVINFO,
         driver: [0; 32],
@@ -124,12 +123,8 @@ pub(crate) fn driver_info(fd: &Fd, interface: &[u8; 16]) -> Result<[[u8; 32]; 3]
         eedump_len: 0,
         regdump_len: 0,
     };
-    let mut request = libc::ifreq {
-        ifr_name: interface.map(|byte| byte as libc::c_char),
-        ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_data: (&raw mut info).cast() },
-    };
-    // SAFETY: `request` is live, and what it points to is as large as this command writes.
-    check(unsafe { libc::ioctl(fd.raw(), SIOCETHTOOL as _, &raw mut request) })?;
+    // SAFETY: live, and as large as this command writes.
+    unsafe { ethtool(fd, interface, (&raw mut info).cast()) }?;
     Ok([info.driver, info.fw_version, info.bus_info])
 }
 
@@ -184,4 +179,154 @@ pub(crate) fn kernel_release() -> Result<Vec<u8>, Errno> {
     // SAFETY: zeroed, then written; arrays of bytes, of which every pattern is a value.
     let name = unsafe { name.assume_init() };
     Ok(name.release.iter().map(|byte| *byte as u8).take_while(|byte| *byte != 0).collect())
+}
+
+/// An ethtool command on an interface, by the old ioctl.
+///
+/// # Safety
+/// `data` is live, begins with the command's number, and is as large as that command reads and writes.
+unsafe fn ethtool(fd: &Fd, interface: &[u8; 16], data: *mut libc::c_char) -> Result<(), Errno> {
+    const SIOCETHTOOL: c_ulong = 0x8946;
+    let mut request = libc::ifreq {
+        ifr_name: interface.map(|byte| byte as libc::c_char),
+        ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_data: data },
+    };
+    // SAFETY: `request` is live, and what it points to is the caller's promise.
+    check(unsafe { libc::ioctl(fd.raw(), SIOCETHTOOL as _, &raw mut request) }).map(drop)
+}
+
+/// `ETHTOOL_GRXFHINDIR`: which receive queue each hash bucket goes to. `EOPNOTSUPP` without such a table.
+pub(crate) fn indirection(fd: &Fd, interface: &[u8; 16]) -> Result<Vec<u32>, Errno> {
+    const ETHTOOL_GRXFHINDIR: u32 = 0x38;
+    const LEN_MAX: u32 = 1 << 16;
+    let ask = |len: u32| {
+        let mut words = alloc::vec![0u32; 2 + len as usize];
+        (words[0], words[1]) = (ETHTOOL_GRXFHINDIR, len);
+        // SAFETY: a command, a length and room for so many entries; the kernel writes exactly as many, or, told 0, none.
+        unsafe { ethtool(fd, interface, words.as_mut_ptr().cast()) }.map(|()| words)
+    };
+    let len = ask(0)?[1];
+    if len == 0 || len > LEN_MAX {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    Ok(ask(len)?.split_off(2))
+}
+
+/// `ETHTOOL_SRXFHINDIR`: sets the table, whole; an empty one asks for the driver's own.
+pub(crate) fn set_indirection(fd: &Fd, interface: &[u8; 16], table: &[u32]) -> Result<(), Errno> {
+    const ETHTOOL_SRXFHINDIR: u32 = 0x39;
+    let len = u32::try_from(table.len()).map_err(|_| Errno::EINVAL)?;
+    let mut words = alloc::vec![ETHTOOL_SRXFHINDIR, len];
+    words.extend_from_slice(table);
+    // SAFETY: a command, a length and so many entries, which is what the kernel reads.
+    unsafe { ethtool(fd, interface, words.as_mut_ptr().cast()) }
+}
+
+/// `struct ethtool_rx_flow_spec` as bytes: a receive rule. See `netdev::steer` for what is where.
+pub(crate) type FlowSpec = [u8; 168];
+
+/// `struct ethtool_rxnfc`, with room for the places of rules behind it.
+#[repr(C, align(8))]
+struct RxNfc {
+    cmd: u32,
+    flow_type: u32,
+    data: u64,
+    spec: FlowSpec,
+    rule_count: u32,
+    places: [u32; RxNfc::PLACES],
+}
+const _: () = assert!(
+    core::mem::offset_of!(RxNfc, spec) == 16
+        && core::mem::offset_of!(RxNfc, rule_count) == 184
+        && core::mem::offset_of!(RxNfc, places) == 188
+        && size_of::<RxNfc>() >= 192,
+    "as the kernel lays it out"
+);
+
+impl RxNfc {
+    /// More rules than any driver's table holds that we know.
+    const PLACES: usize = 16385;
+
+    fn new(cmd: u32, spec: FlowSpec) -> alloc::boxed::Box<Self> {
+        alloc::boxed::Box::new(Self {
+            cmd,
+            flow_type: 0,
+            data: 0,
+            spec,
+            rule_count: Self::PLACES as u32,
+            places: [0; Self::PLACES],
+        })
+    }
+
+    fn run(&mut self, fd: &Fd, interface: &[u8; 16]) -> Result<(), Errno> {
+        self.rule_count = Self::PLACES as u32;
+        // SAFETY: at least as large as the kernel's struct, and `rule_count` says how much room `places` has.
+        unsafe { ethtool(fd, interface, (&raw mut *self).cast()) }
+    }
+}
+
+/// `ETHTOOL_GRXCLSRLALL`: the places taken in the table of receive rules, and how many it has (0: the driver does not say).
+pub(crate) fn rule_places(fd: &Fd, interface: &[u8; 16]) -> Result<(Vec<u32>, u64), Errno> {
+    const ETHTOOL_GRXCLSRLALL: u32 = 0x30;
+    let mut command = RxNfc::new(ETHTOOL_GRXCLSRLALL, [0; 168]);
+    command.run(fd, interface)?;
+    let places = command.places.get(..command.rule_count as usize).ok_or(Errno::EPROTO)?;
+    Ok((places.to_vec(), command.data & 0x7fff_ffff))
+}
+
+/// `ETHTOOL_GRXCLSRULE`: the rule at a place. `ENOENT` or `EINVAL` if there is none, as the driver likes.
+pub(crate) fn rule_at(fd: &Fd, interface: &[u8; 16], place: u32) -> Result<FlowSpec, Errno> {
+    const ETHTOOL_GRXCLSRULE: u32 = 0x2f;
+    let mut command = RxNfc::new(ETHTOOL_GRXCLSRULE, [0; 168]);
+    command.spec[160..164].copy_from_slice(&place.to_ne_bytes());
+    command.run(fd, interface)?;
+    Ok(command.spec)
+}
+
+/// `ETHTOOL_SRXCLSRLINS`: puts a rule where it says, over what is there.
+pub(crate) fn insert_rule(fd: &Fd, interface: &[u8; 16], spec: &FlowSpec) -> Result<(), Errno> {
+    const ETHTOOL_SRXCLSRLINS: u32 = 0x32;
+    RxNfc::new(ETHTOOL_SRXCLSRLINS, *spec).run(fd, interface)
+}
+
+/// `ETHTOOL_SRXCLSRLDEL`: takes the rule at a place away.
+pub(crate) fn delete_rule(fd: &Fd, interface: &[u8; 16], place: u32) -> Result<(), Errno> {
+    const ETHTOOL_SRXCLSRLDEL: u32 = 0x31;
+    let mut command = RxNfc::new(ETHTOOL_SRXCLSRLDEL, [0; 168]);
+    command.spec[160..164].copy_from_slice(&place.to_ne_bytes());
+    command.run(fd, interface)
+}
+
+/// `sched_setaffinity`: the cores a thread may run on from now on.
+pub(crate) fn set_affinity(thread: libc::pid_t, cores: &[usize]) -> Result<(), Errno> {
+    let mut mask = [0u64; MASK_WORDS];
+    for core in cores {
+        *mask.get_mut(core / 64).ok_or(Errno::EINVAL)? |= 1 << (core % 64);
+    }
+    let len = size_of::<[u64; MASK_WORDS]>();
+    // SAFETY: the mask is live and as long as said; an array of u64 is as good a bit mask as `cpu_set_t`.
+    check(unsafe { libc::sched_setaffinity(thread, len, mask.as_ptr().cast()) }).map(drop)
+}
+
+/// `BPF_OBJ_GET`: opens what is pinned at a path. `EPERM` without the privilege, `EINVAL` if it is no such file.
+pub(crate) fn open_pinned(path: &CStr) -> Result<Fd, Errno> {
+    const BPF_OBJ_GET: c_int = 7;
+    /// The head of `union bpf_attr` for this command.
+    #[repr(C)]
+    struct Attr {
+        pathname: u64,
+        bpf_fd: u32,
+        file_flags: u32,
+    }
+    const BPF_F_RDONLY: u32 = 1 << 3;
+    let open = |file_flags| {
+        let attr = Attr { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags };
+        // SAFETY: the attributes and the C string they point to are live, and the size is theirs.
+        let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET, &raw const attr, size_of::<Attr>()) };
+        let fd = check(fd as c_int)?;
+        // SAFETY: just opened, close-on-exec by this command's own rule, and nobody else has it.
+        Ok(unsafe { Fd::from_raw(fd) })
+    };
+    // links and programs refuse the flag, maps may refuse without it
+    open(0).or_else(|_: Errno| open(BPF_F_RDONLY))
 }
