@@ -10,6 +10,7 @@
 mod sys;
 
 use crate::netdev::facts::Facts;
+use crate::netdev::genl::XdpFeatures;
 use crate::netdev::{Interface, Mac, Setting};
 use crate::xsk::{BusyPoll, Place, XskConfig, ZeroCopy};
 use crate::{Desc, Error, RingSizes, cpu, uapi};
@@ -37,7 +38,8 @@ pub struct ProbeOptions<'a> {
     pub queue: u32,
     /// Where the program of the receiving probes runs.
     pub mode: Mode,
-    /// Who sends packets for the receiving probes; without, they are left out.
+    /// Who sends packets for the receiving probes; without, they are left out. From the same machine, its own sending may cost
+    /// softirqs on our core, which are then counted too.
     pub traffic: Option<Traffic<'a>>,
     /// Probe an interface that the host or the user hangs on, or that has addresses, too: its traffic stops for moments.
     pub insist: bool,
@@ -187,12 +189,17 @@ pub struct Splitting {
 
 /// How long what should happen is waited for.
 const PATIENCE: Duration = Duration::from_millis(100);
+/// How long the link may take to come back after a driver took it down.
+const LINK: Duration = Duration::from_secs(5);
 const MILLISECOND: Duration = Duration::from_millis(1);
 const ROUNDS: u32 = 64;
 
 /// Finds out what one queue of an interface of this thread's namespace does. Sends under a hundred packets of 64 bytes to the
-/// interface's own address, which no switch forwards; with [`ProbeOptions::traffic`] it also attaches a program that
-/// redirects ethertype [`ETHER_TYPE`] alone. Changes no setting. Takes a second or two.
+/// interface's own address, which no switch forwards; meanwhile a program is attached, unless there is one, that redirects
+/// ethertype [`ETHER_TYPE`] alone. Changes no setting. Takes a second or two, where the driver resets the link for it some more.
+///
+/// Busy polling does without interrupts only once [`set_napi`](crate::netdev::tune::set_napi) has deferred them; until then
+/// the softirqs that are counted are those of interrupts that each poll turned on again.
 ///
 /// # Errors
 /// `EPERM` for an interface that the host hangs on, without [`ProbeOptions::insist`], and without the privilege; `ENETDOWN`
@@ -201,83 +208,72 @@ pub fn probe(interface: &Interface, options: ProbeOptions<'_>) -> Result<Contrac
     let facts = Facts::read(interface);
     check(&facts, &options)?;
     let ProbeOptions { queue, mode, mut traffic, .. } = options;
-    let place = Place { ifindex: interface.index, name: &interface.name, queue, attachment: None };
     let mac = interface.mac.unwrap_or(Mac([2, 0, 0, 0, 0, 1]));
-    let quiet = XskConfig { rings: RINGS, ..XskConfig::default() };
+    // Intel's drivers send nothing without a copy while there is no program, and receiving needs one anyway
+    let attached = attach(&facts, queue, mode);
+    let attachment = attached.as_ref().ok();
+    let open = |config: &XskConfig, chunk_size| {
+        let attachment = attachment.map(|attachment| (attachment, queue));
+        let place = Place { ifindex: interface.index, name: &interface.name, queue, attachment };
+        let started = Instant::now();
+        let port = RawPort::open(place, config, chunk_size)?;
+        let us = micros(started);
+        // some drivers take the link down for a moment when a queue changes hands
+        let _ = interface.wait_operational(LINK);
+        Ok::<_, Error>((port, us))
+    };
+    let zero_copy = if mode == Mode::Skb { ZeroCopy::Off } else { ZeroCopy::Prefer };
+    let quiet = XskConfig { rings: RINGS, zero_copy, bind_timeout_ms: 5000, ..XskConfig::default() };
 
-    let started = Instant::now();
-    let mut port = RawPort::open(place, &quiet, 4096)?;
-    let first_us = micros(started);
+    let (mut port, first_us) = open(&quiet, 4096)?;
     let zero_copy = port.ends.xsk.is_zero_copy();
-    let carrier = if interface.refresh()?.carrier { None } else { Some("no carrier: nothing can be sent") };
-    let sending = |probe: &mut dyn FnMut() -> String| carrier.map_or_else(probe, str::to_string);
     let (mut kick, mut need_wakeup, mut invalid) = (None, None, None);
-    let not_sent = sending(&mut || {
+    let not_sent = if interface.refresh()?.carrier {
         let found = probe_kick(&mut port, mac);
         kick = Some(found);
         if found.completed_us.is_some() {
             need_wakeup = Some(probe_need_wakeup(&mut port, mac));
             invalid = Some(probe_invalid(&mut port, mac));
         }
-        "a kick does not transmit".to_string()
-    });
+        "a kick does not transmit"
+    } else {
+        "no carrier: nothing can be sent"
+    };
     drop(port);
 
-    let polling = XskConfig {
-        busy_poll: Some(BusyPoll { budget: 64, time_us: 20, prefer: false }),
-        bind_timeout_ms: 5000,
-        ..quiet
-    };
-    let started = Instant::now();
-    let port = RawPort::open(place, &polling, 4096);
-    let again_us = micros(started);
-    let napi = port.as_ref().map(|port| port.ends.xsk.granted().busy_poll).map_err(ToString::to_string);
-    drop(port);
+    let polling = BusyPoll { budget: 64, time_us: 20, prefer: false };
+    let preferring = BusyPoll { prefer: true, ..polling };
+    let polling = XskConfig { busy_poll: Some(polling), ..quiet };
+    let preferring = XskConfig { busy_poll: Some(preferring), ..quiet };
+    let again = open(&polling, 4096);
+    let again_us = again.as_ref().map_or(0, |(_, us)| *us);
+    let napi = again.map_err(|error| error.to_string()).map(|(port, _)| port.ends.xsk.granted().busy_poll);
 
     let prefer = match &napi {
         _ if !zero_copy => Setting::Unsupported("it is about zero-copy, which was not granted".to_string()),
-        _ if kick.is_none_or(|kick| kick.completed_us.is_none()) => Setting::Unsupported(not_sent.clone()),
-        Ok(Ok(_)) => {
-            let busy_poll = polling.busy_poll.map(|how| BusyPoll { prefer: true, ..how });
-            let port = RawPort::open(place, &XskConfig { busy_poll, ..polling }, 4096);
-            match port {
-                Ok(mut port) => Setting::Value(probe_prefer(&mut port, mac)),
-                Err(error) => Setting::Unsupported(error.to_string()),
-            }
+        _ if kick.is_none_or(|kick| kick.completed_us.is_none()) => {
+            Setting::Unsupported(not_sent.to_string())
         }
+        Ok(Ok(_)) => match open(&preferring, 4096) {
+            Ok((mut port, _)) => Setting::Value(probe_prefer(&mut port, mac)),
+            Err(error) => Setting::Unsupported(error.to_string()),
+        },
         Ok(Err(reason)) | Err(reason) => Setting::Unsupported(reason.clone()),
     };
 
-    let program = facts.program.as_value().and_then(Option::as_ref);
     let mut received = None;
-    let splitting = match (&mut traffic, program) {
+    let splitting = match (&mut traffic, &attached) {
         (None, _) => Setting::Unsupported("nobody sends packets to receive".to_string()),
-        (_, Some(program)) => Setting::Unsupported(format!("{} is attached already", program.attached)),
-        (Some(traffic), None) => {
-            let attach = |frags| {
-                let options = AttachOptions {
-                    interface: interface.name.clone(),
-                    frags,
-                    queues: queue + 1,
-                    ..AttachOptions::default()
-                };
-                let rules = Rules::any_of([Rule::all().ether_type(ETHER_TYPE)]);
-                Attachment::new(interface.index, mode, &rules, &options).map(Arc::new)
-            };
-            if let (Ok(Ok(_)), Ok(attachment)) = (&napi, attach(false)) {
-                let attached = Place { attachment: Some((&attachment, queue)), ..place };
-                received = RawPort::open(attached, &polling, 4096)
-                    .ok()
-                    .map(|mut port| probe_receiving(&mut port, mac, traffic));
+        (_, Err(reason)) => Setting::Unsupported(reason.clone()),
+        (Some(traffic), Ok(_)) => {
+            if let (Ok(Ok(_)), Ok((mut port, _))) = (&napi, open(&preferring, 4096)) {
+                received = Some(probe_receiving(&mut port, mac, traffic));
             }
-            let segments = facts.xdp.as_value().and_then(|xdp| xdp.zero_copy_segments_max);
-            let multi_buffer = !zero_copy || segments.is_some_and(|most| most > 1);
-            let bound = attach(multi_buffer).map_err(Error::from).and_then(|attachment| {
-                let attached = Place { attachment: Some((&attachment, queue)), ..place };
-                RawPort::open(attached, &XskConfig { multi_buffer, bind_timeout_ms: 5000, ..quiet }, 2048)
-            });
-            match bound {
-                Ok(mut port) => {
+            let multi_buffer = takes_pieces(&facts, zero_copy);
+            // preferred only, a driver that cannot with such chunks would be probed in copy mode, where it has no say
+            let zero_copy = if zero_copy { ZeroCopy::Require } else { quiet.zero_copy };
+            match open(&XskConfig { multi_buffer, zero_copy, ..quiet }, 2048) {
+                Ok((mut port, _)) => {
                     Setting::Value(probe_splitting(&mut port, interface.mtu + 14, multi_buffer, mac, traffic))
                 }
                 Err(error) => Setting::Unsupported(error.to_string()),
@@ -299,11 +295,11 @@ pub fn probe(interface: &Interface, options: ProbeOptions<'_>) -> Result<Contrac
         queue,
         zero_copy,
         binding: Binding { first_us, again_us },
-        kick: Setting::or(kick, &not_sent),
-        need_wakeup: Setting::or(need_wakeup, &not_sent),
+        kick: Setting::or(kick, not_sent),
+        need_wakeup: Setting::or(need_wakeup, not_sent),
         busy_poll,
         prefer_busy_poll: prefer,
-        invalid_descriptor: Setting::or(invalid, &not_sent),
+        invalid_descriptor: Setting::or(invalid, not_sent),
         splitting,
     })
 }
@@ -406,10 +402,11 @@ impl fmt::Display for Contract {
             (Some(id), None) => write!(f, "NAPI instance {id}; without traffic not seen at work"),
             (Some(id), Some(works)) => write!(
                 f,
-                "{}effective: NAPI instance {id}, {} packets, {} softirqs on this core",
+                "{}effective: NAPI instance {id}, {} packets, {} softirqs on this core{}",
                 if works { "" } else { "not " },
                 found.received.unwrap_or(0),
                 found.softirqs.unwrap_or(0),
+                if works { "" } else { "; are interrupts deferred?" },
             ),
         })?;
         line(f, "prefer busy poll", &self.prefer_busy_poll, |found, f| match found.stalls {
@@ -490,6 +487,34 @@ fn check(facts: &Facts, options: &ProbeOptions<'_>) -> Result<(), Error> {
         return refused(Errno::EINVAL, format!("{count} queues"), "queues are numbered from 0");
     }
     Ok(())
+}
+
+/// Puts a program on the interface that takes the probes' own packets alone; the reason, if there is none to be had.
+fn attach(facts: &Facts, queue: u32, mode: Mode) -> Result<Arc<Attachment>, String> {
+    if let Some(program) = facts.program.as_value().and_then(Option::as_ref) {
+        return Err(format!("{} is attached already", program.attached));
+    }
+    let Interface { name, index, .. } = &facts.interface;
+    let rules = Rules::any_of([Rule::all().ether_type(ETHER_TYPE)]);
+    let options = |frags| AttachOptions {
+        interface: name.clone(),
+        frags,
+        queues: queue + 1,
+        ..AttachOptions::default()
+    };
+    let zero_copy = facts.xdp.as_value().is_some_and(|xdp| xdp.has(XdpFeatures::ZERO_COPY));
+    let frags = takes_pieces(facts, zero_copy && mode == Mode::Native);
+    let attached = Attachment::new(*index, mode, &rules, &options(frags));
+    let attached = attached.map_err(|error| error.to_string()).map(Arc::new)?;
+    // many drivers take the link down and up for it
+    let _ = facts.interface.wait_operational(LINK);
+    Ok(attached)
+}
+
+/// Whether a packet may come in several chunks.
+fn takes_pieces(facts: &Facts, zero_copy: bool) -> bool {
+    let segments = facts.xdp.as_value().and_then(|xdp| xdp.zero_copy_segments_max);
+    !zero_copy || segments.is_some_and(|most| most > 1)
 }
 
 /// A packet of ours to the interface's own address: 64 bytes or more.
@@ -660,23 +685,24 @@ fn probe_prefer(port: &mut RawPort, mac: Mac) -> PreferBusyPoll {
 /// Receives while only our own calls poll: how many packets came, and how many softirqs ran on this core meanwhile.
 fn probe_receiving(port: &mut RawPort, mac: Mac, traffic: &mut Traffic<'_>) -> (u64, Option<u64>) {
     let core = cpu::current().ok();
-    let before = core.and_then(net_rx);
-    let mut received = 0;
+    let count = || core.and_then(net_rx);
+    let (mut received, mut softirqs) = (0, Some(0));
     for _ in 0..ROUNDS {
         if !traffic(&packet(mac, 64)) {
             continue;
         }
+        let before = count();
         within(10 * MILLISECOND, || {
             let _ = xdp_umem::sys::receive_nothing(port.fd());
             let arrived = take_arrived(port).len();
             received += arrived as u64;
             arrived > 0
         });
+        let ran = before.zip(count()).map(|(before, after)| after.saturating_sub(before));
+        softirqs = softirqs.zip(ran).map(|(sum, ran)| sum + ran);
     }
-    let after = core.and_then(net_rx);
     let stayed = core.is_some() && core == cpu::current().ok();
-    let softirqs = before.zip(after).filter(|_| stayed).map(|(before, after)| after.saturating_sub(before));
-    (received, softirqs)
+    (received, softirqs.filter(|_| stayed))
 }
 
 fn probe_splitting(

@@ -37,6 +37,9 @@ pub(crate) enum Command {
     Contract(super::contract::ContractArgs),
     Doctor(super::doctor::DoctorArgs),
     Restore(Restore),
+    #[command(subcommand)]
+    Testbed(super::testbed::Testbed),
+    PingDemo(super::testbed::PingDemo),
     Completions(Completions),
     Man(Man),
 }
