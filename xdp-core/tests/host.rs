@@ -60,7 +60,9 @@ fn polled_pair_in(namespace: &Namespace) {
                 end.set_up(true).unwrap();
             }
             assert_eq!(a.set_features(ethtool::GRO, true).unwrap(), Setting::Value(()));
-            a.wait_operational(Duration::from_secs(5)).unwrap();
+            for end in [&a, &b] {
+                end.wait_operational(Duration::from_secs(5)).unwrap();
+            }
         })
         .unwrap();
 }
