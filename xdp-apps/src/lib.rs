@@ -28,3 +28,10 @@ extern crate alloc;
 pub mod results;
 pub mod samples;
 pub mod stages;
+#[cfg(feature = "cli")]
+pub mod testbed;
+
+/// The README's programs compile, and the one that can runs.
+#[cfg(all(doctest, feature = "cli"))]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

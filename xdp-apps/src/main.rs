@@ -14,6 +14,7 @@ use cli::failure::{Code, Failure};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    xdp_apps::testbed::guest::enter();
     match run() {
         Ok(code) => code.into(),
         Err(failure) => {
@@ -33,9 +34,12 @@ fn run() -> Result<Code, Failure> {
         Command::Forward(args) => cli::forward::run(&args),
         Command::Drop(args) => cli::drop::run(&args),
         Command::Generate(args) => cli::generate::run(&args),
+        Command::Demo(args) => cli::demo::run(&args),
         Command::Contract(args) => cli::contract::run(&args),
         Command::Doctor(args) => cli::doctor::run(&args),
         Command::Restore(args) => cli::restore::run(&args),
+        Command::Testbed(args) => cli::testbed::run(&args),
+        Command::PingDemo(args) => cli::testbed::ping(&args),
         Command::Completions(args) => cli::shell::completions(&args),
         Command::Man(args) => cli::shell::man(&args),
     }

@@ -61,6 +61,8 @@ mod clock;
 pub mod cpu;
 mod error;
 mod far;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 #[cfg(feature = "std")]
 pub mod netdev;
 mod port;

@@ -138,7 +138,7 @@ impl<'u, M: RingMemory, const K: usize> Receive<'u> for RingReceiver<'u, M, K> {
                         Some(frame) if !(continued | assembling) => Some(frame),
                         Some(frame) => {
                             assembling = continued;
-                            assemble(partial, partial_chunks, frame, continued)
+                            assemble(partial, partial_chunks, broken, frame, continued)
                         }
                         None => {
                             *broken += 1;
@@ -168,8 +168,9 @@ impl<'u, M: RingMemory, const K: usize> Receive<'u> for RingReceiver<'u, M, K> {
 
     #[inline]
     fn lent(&self) -> usize {
+        // One sum that wraps: a far side whose index jumped has us take more entries than were lent, all of them broken.
         let lent = self.fill.index().wrapping_sub(self.taken()).wrapping_sub(self.origin);
-        lent as usize + self.partial_chunks + self.broken as usize
+        lent.wrapping_add(self.broken as u32) as usize + self.partial_chunks
     }
 
     fn capacity(&self) -> usize {
@@ -186,12 +187,18 @@ impl<'u, M: RingMemory, const K: usize> Receive<'u> for RingReceiver<'u, M, K> {
 fn assemble<'u>(
     partial: &mut Option<Frame<'u>>,
     chunks: &mut usize,
+    broken: &mut u64,
     frame: Frame<'u>,
     continued: bool,
 ) -> Option<Frame<'u>> {
     *chunks += 1;
     match partial {
-        Some(packet) => packet.append(frame).expect("a received frame has 256 bytes before it"),
+        Some(packet) => {
+            // A received fragment has 256 bytes before it (K2). One without is given up, and the packet goes on.
+            if packet.append(frame).is_err() {
+                (*chunks, *broken) = (*chunks - 1, *broken + 1);
+            }
+        }
         None => *partial = Some(frame),
     }
     if continued {
@@ -288,7 +295,8 @@ impl<'u, M: RingMemory, const K: usize> Transmit<'u> for RingTransmitter<'u, M, 
         let Self { umem, completion, broken, .. } = self;
         completion.consume(completion.capacity(), |addr| {
             // SAFETY: K1, the address was queued on this port's tx ring and comes back once.
-            match unsafe { Frame::from_desc(Desc { addr, len: 0, options: 0 }, umem) } {
+            let frame = unsafe { Frame::from_desc(Desc { addr, len: 0, options: 0 }, umem) };
+            match frame.or_else(|| odd_chunk(umem, addr)) {
                 Some(frame) => finished(frame),
                 None => *broken += 1,
             }
@@ -310,7 +318,7 @@ impl<'u, M: RingMemory, const K: usize> Transmit<'u> for RingTransmitter<'u, M, 
     #[inline]
     fn lent(&self) -> usize {
         let lent = self.queued().wrapping_sub(self.completion.index()).wrapping_sub(self.origin);
-        lent as usize + self.broken as usize
+        lent.wrapping_add(self.broken as u32) as usize
     }
 
     fn capacity(&self) -> usize {
@@ -327,6 +335,18 @@ impl<'u, M: RingMemory, const K: usize> Transmit<'u> for RingTransmitter<'u, M, 
     }
 }
 
+/// The frame behind a completed address that lost its lowest bit: the kernel keeps a tag there while the packet is on its
+/// way in copy mode, and clears it (seen on 6.18.44), so the address of a chunk at an odd offset comes back one less.
+/// Only unaligned chunks lie at odd offsets, and none of them begins where another one does less one.
+#[cold]
+fn odd_chunk(umem: &Umem, addr: u64) -> Option<Frame<'_>> {
+    if !umem.layout().is_unaligned() || addr & 1 != 0 {
+        return None;
+    }
+    // SAFETY: K1, as for the address that came back: it names no chunk, so the one meant is the next.
+    unsafe { Frame::from_desc(Desc { addr: addr | 1, len: 0, options: 0 }, umem) }
+}
+
 /// Whether the kernel would take the TX metadata before this packet: in copy mode it does not consume a descriptor
 /// whose metadata it refuses, so that one bad request would block the ring for good (`xsk_skb_metadata`, `net/xdp/xsk.c`).
 fn metadata_is_valid(frame: &Frame<'_>, umem: &Umem) -> bool {
@@ -341,4 +361,50 @@ fn metadata_is_valid(frame: &Frame<'_>, umem: &Umem) -> bool {
     let half = |at: usize| u32::from(u16::from_ne_bytes([metadata[at], metadata[at + 1]]));
     let checksum_inside = (half(8) + half(10) + 2) as usize <= frame.len();
     flags & !KNOWN == 0 && (flags & XDP_TXMD_FLAGS_CHECKSUM == 0 || checksum_inside)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::HeapRing;
+    use alloc::sync::Arc;
+    use alloc::vec::Vec;
+    use xdp_umem::Layout;
+
+    type Ring = Arc<HeapRing>;
+
+    /// A receiving half whose rings begin just before a wrap, and the far end of its rx ring.
+    fn receiver(umem: &Umem) -> (RingReceiver<'_, Ring>, Producer<Desc, Ring>) {
+        let [fill, rx] = [0; 2].map(|_| Arc::new(HeapRing::new(8, u32::MAX)));
+        // SAFETY: R4, one end of each over fresh memory; the tests hand each chunk back once (K1).
+        unsafe {
+            let half = RingReceiver::new(umem, Producer::new(fill), [Consumer::new(rx.clone())]);
+            (half, Producer::new(rx))
+        }
+    }
+
+    #[test]
+    fn a_fragment_with_no_room_before_it_is_given_up_and_counted() {
+        let umem = Umem::heap(Layout::new(2048, 3).unwrap());
+        let (mut half, mut far) = receiver(&umem);
+        umem.take_frames().unwrap().for_each(|frame| half.offer(frame).unwrap());
+        for (addr, options) in [(0, Desc::CONTINUED), (2048, Desc::CONTINUED), (4096, 0)] {
+            far.push(Desc { addr, len: 9, options }).unwrap();
+        }
+        far.commit();
+        let mut packets = Vec::new();
+        assert_eq!(half.receive(8, |packet| packets.push(packet)), 1);
+        assert_eq!((packets[0].chunks(), half.broken(), half.lent()), (1, 2, 2), "every chunk is somewhere");
+    }
+
+    #[test]
+    fn more_forged_entries_than_chunks_were_lent_leave_the_lent_as_many() {
+        let umem = Umem::heap(Layout::new(2048, 3).unwrap());
+        let (mut half, mut far) = receiver(&umem);
+        half.offer(umem.take_frames().unwrap().next().unwrap()).unwrap();
+        (0..5).for_each(|n| far.push(Desc { addr: u64::MAX - n, len: 9, options: 0 }).unwrap());
+        far.commit();
+        assert_eq!(half.receive(8, |_| panic!("none of them is a packet")), 0);
+        assert_eq!((half.broken(), half.lent()), (5, 1));
+    }
 }

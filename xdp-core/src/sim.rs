@@ -385,6 +385,8 @@ impl Wire<'_> {
     }
 
     fn complete(&mut self, addr: u64) {
+        // In copy mode an address comes back without its lowest bit (seen on 6.18.44).
+        let addr = if self.config.model == Model::Copy { addr & !1 } else { addr };
         self.completion.push(addr).expect("room was seen to before the packet was taken");
         self.stats.completed += 1;
     }

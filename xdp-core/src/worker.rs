@@ -42,7 +42,7 @@ pub struct Counters {
     pub turns: u64,
     /// Turns that handled no packet.
     pub turns_idle: u64,
-    /// Packets received.
+    /// Packets received and judged; not those that a stage panicked at.
     pub received: u64,
     /// Received packets that a stage dropped, or that no stage had a verdict on.
     pub dropped: u64,
@@ -145,6 +145,8 @@ pub struct Worker<'u, R, T, F, S, const N: usize> {
     /// Ticks a nanosecond, 32.32, for sleeping until a stage is due.
     ns_per_tick: f64,
     idle_since: u64,
+    /// Nanoseconds slept in vain since the far sides were last asked whether they are there.
+    quiet: u64,
     counters: Counters,
 }
 
@@ -194,6 +196,7 @@ where
             overload: Overload::Drop,
             ns_per_tick: 0.0,
             idle_since: 0,
+            quiet: 0,
             counters: Counters::default(),
         }
     }
@@ -286,6 +289,7 @@ where
             let received = receiver.receive(limit, |mut frame| {
                 frame.set_port(port as u8);
                 let (frame, verdict) = Held::judged(frame, pool, |frame| stage.process(frame));
+                counters.received += 1; // here, so that a stage that panics leaves the counters in step
                 let to = match verdict {
                     Verdict::Tx => port,
                     Verdict::Redirect(to) => to.into(),
@@ -307,7 +311,6 @@ where
                     }
                 }
             });
-            counters.received += u64::from(received);
             handled += received;
         }
         tx.iter_mut().for_each(T::commit);
@@ -409,8 +412,15 @@ where
         }
         self.counters.sleeps += 1;
         match sys::ppoll(&mut fds, timeout) {
-            // Nothing came: a removed interface looks the same to poll(2), so ask.
-            Ok(0) if timeout == SLEEP_MAX => self.check(),
+            // Nothing came: a removed interface looks the same to poll(2), so ask, be the sleeps as short as they may.
+            Ok(0) => {
+                self.quiet += timeout;
+                if self.quiet < SLEEP_MAX {
+                    return State::Up;
+                }
+                self.quiet = 0;
+                self.check()
+            }
             _ => State::Up,
         }
     }

@@ -271,6 +271,7 @@ fn a_stage_that_panics_loses_no_frame_and_doubles_none() {
         assert_eq!(panics, 3);
         let seen: Vec<u32> = wire.collect().iter().map(|packet| number(packet)).collect();
         assert_eq!(seen, [0, 2, 3, 5, 6, 8], "the packets it panicked at are dropped, no other");
+        assert_eq!((worker.counters().received, worker.counters().forwarded()), (6, 6));
         worker.turn();
         assert_eq!(worker.sending(), 0);
     }
@@ -331,6 +332,7 @@ fn unaligned_chunks_and_headroom_make_no_difference() {
         assert_eq!(arrived.len(), 3_000);
         assert!(arrived.iter().all(|packet| is_intact(packet)));
         assert_eq!(worker.broken(), 0);
+        assert!(worker.drain(5), "and odd addresses, which come back one less, are known again");
     }
 }
 

@@ -13,7 +13,7 @@ Two hosts on one wire, each in a terminal of its own:
   xdp-apps reflect --netns b --iface vb
   xdp-apps ping    --netns a --iface va --dst-mac 02:00:00:00:00:0b --count 100k --rate 10k
 
-Every option can also be set by a variable: --ring-size by XDP_APPS_RING_SIZE, and so on.
+Every option that takes a value can also be set by a variable: --ring-size by XDP_APPS_RING_SIZE, and so on.
 Exit codes: 0 done, 1 run-time error, 2 usage, 3 privilege or feature missing, 4 finished but incomplete, 130 interrupted.";
 
 /// Packets through AF_XDP: ping, reflect, forward, drop and generate them.
@@ -33,9 +33,13 @@ pub(crate) enum Command {
     Forward(Forward),
     Drop(Drop),
     Generate(Generate),
+    Demo(super::demo::Demo),
     Contract(super::contract::ContractArgs),
     Doctor(super::doctor::DoctorArgs),
     Restore(Restore),
+    #[command(subcommand)]
+    Testbed(super::testbed::Testbed),
+    PingDemo(super::testbed::PingDemo),
     Completions(Completions),
     Man(Man),
 }

@@ -147,6 +147,9 @@ where
         (seat.core, crank)
     });
     let crews = Crew::muster(cranks);
+    if run.verbose {
+        eprintln!("running"); // sockets are bound: what comes from now on is received
+    }
     let mut live = Live::new(run, plan.limits, progress);
     let began = Instant::now();
     let interval = tend.as_ref().map_or(live.interval(), |tend| tend.interval.min(live.interval()));

@@ -5,6 +5,7 @@ pub(crate) mod args;
 mod conduct;
 pub(crate) mod contract;
 mod cores;
+pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod drop;
 pub(crate) mod failure;
@@ -18,6 +19,7 @@ pub(crate) mod reflect;
 mod report;
 pub(crate) mod restore;
 pub(crate) mod shell;
+pub(crate) mod testbed;
 mod units;
 
 use clap::Parser;

@@ -71,8 +71,6 @@ impl Plan {
             let places = places(wish, device, &interfaces)?;
             Ok::<_, Failure>((interfaces, places))
         })??;
-        let layout = layout(wish, device, &xsk, &interfaces, ports.len())?;
-        check_packet_size(wish, &layout, &interfaces)?;
         let cores = Cores::choose(ports.len(), device.cpu.as_ref().map(|cores| &cores.0[..]))?;
         if device.cpu.as_ref().is_some_and(|wanted| wanted.0.len() > ports.len()) {
             return Err(Failure::usage(format!(
@@ -80,6 +78,8 @@ impl Plan {
                 ports.len()
             )));
         }
+        let layout = layout(wish, device, &xsk, &interfaces, ports.len())?;
+        check_packet_size(wish, &layout, &interfaces)?;
         let rules = device.rules.clone().or_else(|| wish.rules.clone());
         let seats = ports.into_iter().zip(&cores.of);
         let setup = Setup {
@@ -268,7 +268,8 @@ fn socket(device: &Device) -> Result<XskConfig, Failure> {
         busy_poll: device.busy_poll.map(|budget| BusyPoll {
             budget: budget.into(),
             time_us: BUSY_POLL_US,
-            prefer: true,
+            // Preferring it stalls zero-copy sending where another NAPI instance sends than receives (virtio_net, igb).
+            prefer: false,
         }),
         tx_budget: device.tx_budget,
         ..XskConfig::default()

@@ -108,9 +108,10 @@ fn granted(plan: &Plan, worker: &WorkerReport) -> String {
     let of = |port: &PortReport| {
         let granted = &port.granted;
         let mode = plan.setup.program.as_ref().map_or("send only".into(), |(mode, _)| mode.to_string());
-        let busy_poll = match &granted.busy_poll {
-            Ok(id) => format!("busy polling NAPI {id}"),
-            Err(why) => format!("no busy polling: {why}"),
+        let busy_poll = match (&granted.busy_poll, plan.setup.xsk.busy_poll) {
+            (_, None) => "no busy polling".into(),
+            (Ok(id), Some(_)) => format!("busy polling NAPI {id}"),
+            (Err(why), Some(_)) => format!("busy polling without effect ({why})"),
         };
         format!(
             "{mode}, {}, {}, {busy_poll}, rings of {}",

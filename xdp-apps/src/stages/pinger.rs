@@ -529,3 +529,76 @@ impl Overtaken {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::collections::BTreeMap;
+
+    /// Any order of overtaking, coming back and giving up, against a map that forgets nothing.
+    #[test]
+    fn the_list_of_the_overtaken_agrees_with_a_map() {
+        let mut random = 1_u64;
+        let mut draw = |below: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % below
+        };
+        let mut list = Overtaken::new(0);
+        let capacity = list.entries.len() as u64;
+        let mut map = BTreeMap::new();
+        let mut next = 0;
+        for step in 0..200_000 {
+            let oldest = map
+                .iter()
+                .find(|(_, (_, fate))| *fate == Fate::Awaited)
+                .map(|(number, (sent, _))| (*number, *sent));
+            assert_eq!(list.awaited(), oldest.map(|(_, sent)| sent), "step {step}");
+            match draw(8) {
+                0..=4 => {
+                    next += 1 + draw(3);
+                    if list.is_full() {
+                        let number = list.lose();
+                        assert_eq!(Some(number), oldest.map(|(number, _)| number));
+                        map.insert(number, (map[&number].0, Fate::Lost));
+                    }
+                    let fate = if draw(10) == 0 { Fate::Lost } else { Fate::Awaited };
+                    list.push(next, step, fate);
+                    map.insert(next, (step, fate));
+                    if map.len() as u64 > capacity {
+                        map.pop_first(); // that far back it does forget
+                    }
+                }
+                5 if oldest.is_some() => {
+                    let number = list.lose();
+                    assert_eq!(Some(number), oldest.map(|(number, _)| number));
+                    map.insert(number, (map[&number].0, Fate::Lost));
+                }
+                _ => {
+                    let number = next.saturating_sub(draw(100));
+                    let found = list.find(number).map(|entry| (entry.sent, entry.fate));
+                    assert_eq!(found, map.get(&number).copied());
+                    if let Some((sent, Fate::Awaited)) = found {
+                        list.set_back(number);
+                        map.insert(number, (sent, Fate::Back));
+                    }
+                }
+            }
+        }
+        assert!(list.pushed > 2 * capacity, "it wrapped");
+    }
+
+    #[test]
+    fn a_full_list_gives_the_oldest_up_and_keeps_the_rest() {
+        let mut list = Overtaken::new(1 << 15);
+        let capacity = list.entries.len() as u64;
+        assert_eq!(capacity, 1 << 15);
+        (0..capacity).for_each(|number| list.push(number, number, Fate::Awaited));
+        assert!(list.is_full());
+        list.set_back(1);
+        assert_eq!((list.lose(), list.awaited()), (0, Some(2)));
+        list.push(capacity, capacity, Fate::Awaited);
+        assert_eq!(list.find(0).map(|entry| entry.fate), None, "forgotten for the one added");
+        assert_eq!(list.find(1).map(|entry| entry.fate), Some(Fate::Back));
+        assert_eq!(list.find(capacity).map(|entry| entry.fate), Some(Fate::Awaited));
+    }
+}

@@ -47,12 +47,12 @@ impl HeapRing {
         &self.flags.0
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn set_producer(&self, index: u32) {
         self.producer.0.store(index, Ordering::Release);
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn set_consumer(&self, index: u32) {
         self.consumer.0.store(index, Ordering::Release);
     }

@@ -165,6 +165,18 @@ mod tests {
     }
 
     #[test]
+    fn a_consumer_that_claims_what_was_not_published_frees_nothing() {
+        let memory = Arc::new(HeapRing::new(4, 7));
+        // SAFETY: R4, the one producing end of fresh memory.
+        let mut producer = unsafe { Producer::<u64, _>::new(memory.clone()) };
+        (0..4).for_each(|entry| producer.push(entry).unwrap());
+        memory.set_consumer(7 + 4);
+        assert_eq!(producer.push(4), Err(4), "it would overwrite an entry that nobody saw");
+        assert_eq!(producer.commit(), 4);
+        assert_eq!(producer.push(4), Ok(()), "once they are published the claim is a consumer's own affair");
+    }
+
+    #[test]
     fn two_threads_pass_everything_in_order() {
         extern crate std;
         let (mut producer, mut consumer) = ring(64, u32::MAX - 500);

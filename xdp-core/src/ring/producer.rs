@@ -93,8 +93,9 @@ impl<T: Entry, M: RingMemory> Producer<T, M> {
         let consumed = unsafe { self.consumer.as_ref() }.load(Ordering::Acquire); // R3, it has read before we overwrite
         self.limit = consumed.wrapping_add(self.capacity());
         let free = self.limit.wrapping_sub(self.next);
-        if free > self.capacity() {
-            // An index that jumped: nothing is known to be free.
+        let unread = self.published.wrapping_sub(consumed);
+        if free > self.capacity() || unread > self.capacity() {
+            // An index that jumped, back or past what was published: nothing is known to be free.
             self.limit = self.next;
             return 0;
         }
