@@ -144,7 +144,7 @@ fn round_trips(text: &mut String, title: &str, rtt: Option<&RttUs>) {
 fn cycles(counters: &Counters, clock: &Clock) -> String {
     let cycles = &counters.cycles;
     if cycles.packets == 0 {
-        return "no turn with packets was sampled".into();
+        return "no turn that received was sampled".into();
     }
     let each = |ticks: u64| clock.to_ns(ticks) as f64 / cycles.packets as f64;
     let all = (cycles.busy + cycles.idle + cycles.kick).max(1);
