@@ -125,16 +125,17 @@ fn an_interface_that_the_host_hangs_on_is_only_read_unless_forced() {
         return;
     }
     let (name, namespace) = veth();
-    let hang = || {
-        let va = Interface::named("va")?;
-        va.add_address("198.18.9.1".parse().unwrap(), 24)?;
-        va.add_route("0.0.0.0".parse().unwrap(), 0, None)
-    };
-    namespace.run(hang).unwrap().unwrap();
     let run = |more: &[&str]| {
         let args = ["doctor", "--netns", &name, "--iface", "va", "--noise", "0", "--json"];
         document(&apps(&[&args[..], more].concat()))
     };
+    let address = || Interface::named("va")?.add_address("198.18.9.1".parse().unwrap(), 24);
+    namespace.run(address).unwrap().unwrap();
+    let read = run(&[]);
+    assert!(check(&read, "probes")["found"].as_str().unwrap().contains("198.18.9.1"), "{read}");
+    assert_eq!(read["contracts"], json!([]));
+    let route = || Interface::named("va")?.add_route("0.0.0.0".parse().unwrap(), 0, None);
+    namespace.run(route).unwrap().unwrap();
     let read = run(&[]);
     assert_eq!(check(&read, "guard")["verdict"], "warn");
     assert!(check(&read, "probes")["found"].as_str().unwrap().contains("default route"), "{read}");

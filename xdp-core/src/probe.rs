@@ -86,6 +86,8 @@ pub struct Contract {
     pub prefer_busy_poll: Setting<PreferBusyPoll>,
     /// What becomes of a descriptor that the kernel refuses.
     pub invalid_descriptor: Setting<InvalidDescriptor>,
+    /// Whether packets arrive at a socket that was just bound.
+    pub receiving: Setting<Receiving>,
     /// Whether the longest packet arrives in one piece in small chunks.
     pub splitting: Setting<Splitting>,
 }
@@ -135,7 +137,7 @@ pub struct BusyPolling {
     pub napi_id: Option<u32>,
     /// Packets received while only our calls asked for them; `None` without traffic to receive.
     pub received: Option<u64>,
-    /// Network softirqs that ran on our core meanwhile, which busy polling is to do without; `None` if we changed cores.
+    /// Network softirqs that ran on our core meanwhile, which busy polling is to do without; `None` if the thread could not stay on one core.
     pub softirqs: Option<u64>,
 }
 
@@ -175,6 +177,17 @@ pub struct InvalidDescriptor {
     pub next_is_sent: bool,
 }
 
+/// Whether packets arrive at a socket whose fill ring was empty when it was bound, as it always is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Receiving {
+    /// Whether they do, with a wake-up where the fill ring asks for one. The drivers igb and igc, where receiving has an
+    /// interrupt of its own, wake only the sending side (until 7.0), and never see the chunks.
+    pub arrives: bool,
+    /// If not: whether one busy poll got it going.
+    pub busy_poll_helps: Option<bool>,
+}
+
 /// How the longest packet of the interface's MTU arrived in chunks of 2048 bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -185,6 +198,13 @@ pub struct Splitting {
     pub multi_buffer: bool,
     /// The length of each piece; empty if it did not arrive.
     pub pieces: Vec<u32>,
+}
+
+impl Splitting {
+    /// Whether it came in one piece.
+    pub fn is_whole(&self) -> bool {
+        self.pieces == [self.len]
+    }
 }
 
 /// How long what should happen is waited for.
@@ -219,7 +239,9 @@ pub fn probe(interface: &Interface, options: ProbeOptions<'_>) -> Result<Contrac
         let port = RawPort::open(place, config, chunk_size)?;
         let us = micros(started);
         // some drivers take the link down for a moment when a queue changes hands
-        let _ = interface.wait_operational(LINK);
+        if facts.interface.carrier {
+            let _ = interface.wait_operational(LINK);
+        }
         Ok::<_, Error>((port, us))
     };
     let zero_copy = if mode == Mode::Skb { ZeroCopy::Off } else { ZeroCopy::Prefer };
@@ -261,18 +283,21 @@ pub fn probe(interface: &Interface, options: ProbeOptions<'_>) -> Result<Contrac
         Ok(Err(reason)) | Err(reason) => Setting::Unsupported(reason.clone()),
     };
 
-    let mut received = None;
+    let (mut received, mut receiving) = (None, None);
     let splitting = match (&mut traffic, &attached) {
         (None, _) => Setting::Unsupported("nobody sends packets to receive".to_string()),
         (_, Err(reason)) => Setting::Unsupported(reason.clone()),
         (Some(traffic), Ok(_)) => {
+            if let Ok((mut port, _)) = open(&quiet, 4096) {
+                receiving = Some(probe_receive(&mut port, mac, traffic));
+            }
             if let (Ok(Ok(_)), Ok((mut port, _))) = (&napi, open(&preferring, 4096)) {
                 received = Some(probe_receiving(&mut port, mac, traffic));
             }
             let multi_buffer = takes_pieces(&facts, zero_copy);
             // preferred only, a driver that cannot with such chunks would be probed in copy mode, where it has no say
             let zero_copy = if zero_copy { ZeroCopy::Require } else { quiet.zero_copy };
-            match open(&XskConfig { multi_buffer, zero_copy, ..quiet }, 2048) {
+            match open(&XskConfig { multi_buffer, zero_copy, ..polling }, 2048) {
                 Ok((mut port, _)) => {
                     Setting::Value(probe_splitting(&mut port, interface.mtu + 14, multi_buffer, mac, traffic))
                 }
@@ -300,6 +325,7 @@ pub fn probe(interface: &Interface, options: ProbeOptions<'_>) -> Result<Contrac
         busy_poll,
         prefer_busy_poll: prefer,
         invalid_descriptor: Setting::or(invalid, not_sent),
+        receiving: Setting::or(receiving, splitting.reason().unwrap_or("no socket to receive with")),
         splitting,
     })
 }
@@ -358,15 +384,20 @@ impl Contract {
             ));
             config.bind_timeout_ms = enough_ms;
         }
-        if let Setting::Value(Splitting { len, pieces, .. }) = &self.splitting {
-            if pieces.len() != 1 && !config.multi_buffer {
+        if let Setting::Value(Receiving { arrives: false, busy_poll_helps }) = self.receiving {
+            notes.push(match busy_poll_helps {
+                Some(true) => {
+                    format!("on {at} the driver sees chunks to receive into only after a busy poll")
+                }
+                _ => format!("on {at} nothing arrives"),
+            });
+        }
+        if let Setting::Value(found) = &self.splitting {
+            if !found.is_whole() && !config.multi_buffer {
                 notes.push(format!(
-                    "in chunks of 2048 bytes a packet of {len} bytes arrives {} on {at}: take chunks of 4096",
-                    if pieces.is_empty() {
-                        "not at all".to_string()
-                    } else {
-                        format!("in {} pieces", pieces.len())
-                    }
+                    "in chunks of 2048 bytes a packet of {} bytes arrives {} on {at}: take chunks of 4096",
+                    found.len,
+                    if found.pieces.is_empty() { "not at all" } else { "cut" }
                 ));
             }
         }
@@ -430,10 +461,19 @@ impl fmt::Display for Contract {
                 if found.next_is_sent { "is sent" } else { "is NOT sent" },
             )
         })?;
+        line(f, "receiving", &self.receiving, |found, f| {
+            f.write_str(match (found.arrives, found.busy_poll_helps) {
+                (true, _) => "packets arrive at a socket just bound",
+                (false, Some(true)) => {
+                    "nothing arrives until a busy poll: the driver misses the fill ring's wake-up"
+                }
+                (false, _) => "NOTHING arrives",
+            })
+        })?;
         line(f, "2048-byte chunks", &self.splitting, |found, f| match &found.pieces[..] {
             [] => write!(f, "{} bytes do not arrive", found.len),
-            [_] => write!(f, "{} bytes arrive in one piece", found.len),
-            pieces => write!(f, "{} bytes arrive in {} pieces: {pieces:?}", found.len, pieces.len()),
+            [_] if found.is_whole() => write!(f, "{} bytes arrive in one piece", found.len),
+            pieces => write!(f, "{} bytes arrive cut, in {} piece(s): {pieces:?}", found.len, pieces.len()),
         })
     }
 }
@@ -507,7 +547,9 @@ fn attach(facts: &Facts, queue: u32, mode: Mode) -> Result<Arc<Attachment>, Stri
     let attached = Attachment::new(*index, mode, &rules, &options(frags));
     let attached = attached.map_err(|error| error.to_string()).map(Arc::new)?;
     // many drivers take the link down and up for it
-    let _ = facts.interface.wait_operational(LINK);
+    if facts.interface.carrier {
+        let _ = facts.interface.wait_operational(LINK);
+    }
     Ok(attached)
 }
 
@@ -684,7 +726,8 @@ fn probe_prefer(port: &mut RawPort, mac: Mac) -> PreferBusyPoll {
 
 /// Receives while only our own calls poll: how many packets came, and how many softirqs ran on this core meanwhile.
 fn probe_receiving(port: &mut RawPort, mac: Mac, traffic: &mut Traffic<'_>) -> (u64, Option<u64>) {
-    let core = cpu::current().ok();
+    let allowed = cpu::allowed().unwrap_or_default();
+    let core = cpu::current().ok().filter(|core| cpu::pin(*core).is_ok());
     let count = || core.and_then(net_rx);
     let (mut received, mut softirqs) = (0, Some(0));
     for _ in 0..ROUNDS {
@@ -694,15 +737,18 @@ fn probe_receiving(port: &mut RawPort, mac: Mac, traffic: &mut Traffic<'_>) -> (
         let before = count();
         within(10 * MILLISECOND, || {
             let _ = xdp_umem::sys::receive_nothing(port.fd());
-            let arrived = take_arrived(port).len();
+            let arrived = take_arrived(port, 64, &mut 0).len();
             received += arrived as u64;
             arrived > 0
         });
         let ran = before.zip(count()).map(|(before, after)| after.saturating_sub(before));
         softirqs = softirqs.zip(ran).map(|(sum, ran)| sum + ran);
     }
-    let stayed = core.is_some() && core == cpu::current().ok();
-    (received, softirqs.filter(|_| stayed))
+    if core.is_some() {
+        // these were its cores a moment ago
+        let _ = crate::netdev::sys::set_affinity(0, &allowed);
+    }
+    (received, softirqs)
 }
 
 fn probe_splitting(
@@ -717,34 +763,56 @@ fn probe_splitting(
         if !traffic(&packet(mac, len as usize)) {
             continue;
         }
+        let mut missing = 0;
         let whole = within(PATIENCE, || {
             let _ = xdp_umem::sys::receive_nothing(port.fd());
-            let arrived = take_arrived(port);
-            pieces.extend(arrived.iter().map(|desc| desc.len));
-            arrived.last().is_some_and(|desc| desc.options & Desc::CONTINUED == 0)
+            pieces.extend(take_arrived(port, len, &mut missing).iter().map(|desc| desc.len));
+            !pieces.is_empty() && missing == 0
         });
-        if whole {
+        if whole || !pieces.is_empty() {
             break;
         }
-        pieces.clear();
     }
     Splitting { len, multi_buffer, pieces }
 }
 
-/// Takes what arrived of the probes' own packets, and lends the chunks again. A piece after the first has no header to know it
-/// by, so everything from a first piece of ours to its last counts.
-fn take_arrived(port: &mut RawPort) -> Vec<Desc> {
+/// Receives as a socket does that was just bound: its fill ring was empty then. If nothing comes, one busy poll may help.
+fn probe_receive(port: &mut RawPort, mac: Mac, traffic: &mut Traffic<'_>) -> Receiving {
+    const SO_BUSY_POLL: i32 = 46;
+    let mut arrives = |port: &mut RawPort, call_anyway: bool| {
+        (0..3).any(|_| {
+            traffic(&packet(mac, 64))
+                && within(PATIENCE, || {
+                    if call_anyway || port.ends.fill.needs_wakeup() {
+                        let _ = xdp_umem::sys::receive_nothing(port.fd());
+                    }
+                    !take_arrived(port, 64, &mut 0).is_empty()
+                })
+        })
+    };
+    if arrives(port, false) {
+        return Receiving { arrives: true, busy_poll_helps: None };
+    }
+    let set = xdp_umem::sys::setsockopt(port.fd(), libc::SOL_SOCKET, SO_BUSY_POLL, &20u32);
+    Receiving { arrives: false, busy_poll_helps: set.is_ok().then(|| arrives(port, true)) }
+}
+
+/// Takes what arrived of the probes' own packets of `len` bytes, and lends the chunks again. A piece after the first has no
+/// header to know it by, and not every driver marks it, so what follows a first piece counts until the packet is whole:
+/// `missing` bytes are still to come.
+fn take_arrived(port: &mut RawPort, len: u32, missing: &mut u32) -> Vec<Desc> {
     let mut all = Vec::new();
     port.ends.rx.consume(u32::MAX, |desc| all.push(desc));
-    let (mut arrived, mut inside) = (Vec::new(), false);
+    let mut arrived = Vec::new();
     for desc in all {
-        let ours = inside
-            || port
-                .read(desc)
-                .is_some_and(|packet| packet.get(12..14) == Some(&ETHER_TYPE.to_be_bytes()[..]));
-        if ours {
+        if *missing == 0 {
+            let packet = port.read(desc).unwrap_or_default();
+            let ours = packet.get(12..14) == Some(&ETHER_TYPE.to_be_bytes()[..]);
+            *missing = if ours { len } else { 0 };
+        }
+        if *missing > 0 {
+            *missing = missing.saturating_sub(desc.len);
             arrived.push(desc);
-            inside = desc.options & Desc::CONTINUED != 0;
         }
         port.recycle(desc);
     }
@@ -792,6 +860,7 @@ mod tests {
                 counted: true,
                 next_is_sent: true,
             }),
+            receiving: Setting::Unsupported("nobody sends".to_string()),
             splitting: Setting::Unsupported("nobody sends".to_string()),
         }
     }
@@ -851,11 +920,13 @@ mod tests {
                 pieces: alloc::vec![1024, 490],
             }),
             need_wakeup: Setting::Value(NeedWakeup::Never),
+            receiving: Setting::Value(Receiving { arrives: false, busy_poll_helps: Some(true) }),
             ..contract()
         };
         let (adapted, notes) = slow.adapt(&XskConfig { busy_poll: None, ..POLLING }).unwrap();
-        assert_eq!((adapted.bind_timeout_ms, adapted.need_wakeup, notes.len()), (3600, false, 3));
-        assert!(notes[2].contains("2 pieces"), "{notes:?}");
+        assert_eq!((adapted.bind_timeout_ms, adapted.need_wakeup, notes.len()), (3600, false, 4));
+        assert!(notes[2].contains("only after a busy poll"), "{notes:?}");
+        assert!(notes[3].contains("arrives cut on eth1"), "{notes:?}");
     }
 
     #[test]
@@ -884,6 +955,6 @@ mod tests {
         assert!(text.starts_with("eth1 queue 0, igb, Linux 6.18.0\n"), "{text}");
         assert!(text.contains("STALLS zero-copy sending; leaving it out gets it going"), "{text}");
         assert!(text.contains("not probed: nobody sends"), "{text}");
-        assert_eq!(text.lines().count(), 9);
+        assert_eq!(text.lines().count(), 10);
     }
 }

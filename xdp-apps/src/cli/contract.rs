@@ -139,6 +139,7 @@ pub(super) struct ContractRow {
     busy_poll_effective: Option<bool>,
     prefer_busy_poll_stalls: Option<bool>,
     invalid_descriptor_comes_back: Option<bool>,
+    receives: Option<bool>,
     pieces_in_2048_byte_chunks: Option<Vec<u32>>,
 }
 
@@ -166,6 +167,7 @@ impl ContractRow {
                 .invalid_descriptor
                 .as_value()
                 .map(|found| found.comes_back),
+            receives: contract.receiving.as_value().map(|found| found.arrives),
             pieces_in_2048_byte_chunks: contract.splitting.as_value().map(|found| found.pieces.clone()),
         }
     }

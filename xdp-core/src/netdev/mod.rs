@@ -22,6 +22,8 @@
 //! A setting that a driver does not have is a [`Setting::Unsupported`], not an error; what a kernel is too
 //! old to say is `None`.
 //!
+//! Which knob is read, set, verified and put back how, and where there is such a thing: see [`tune`].
+//!
 //! Two hosts and the wire between them, gone at the end of the scope:
 //!
 //! ```
