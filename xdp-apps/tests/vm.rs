@@ -7,6 +7,7 @@
 
 use core::time::Duration;
 use std::env;
+use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use xdp_apps::testbed::vm::{Nic, Outcome, Vm};
 use xdp_apps::testbed::{Error, VARIABLE};
@@ -75,7 +76,7 @@ fn virtio_moves_packets_in_every_mode_and_its_hazards_are_met() {
 #[test]
 fn igb_moves_packets_without_a_copy_and_its_hazards_are_met() {
     let Some((vm, _guard)) = machine(Vm::new().nic(Nic::Igb)) else { return };
-    assert_passed(&run_inside(&vm, "inside::igb_"), 4);
+    assert_passed(&run_inside(&vm, "inside::igb_"), 5);
 }
 
 #[test]
@@ -84,7 +85,7 @@ fn igb_of_6_18_receives_although_its_driver_wakes_the_wrong_side() {
         return;
     }
     let Some((vm, _guard)) = machine(Vm::new().nic(Nic::Igb).kernel("6.18")) else { return };
-    assert_passed(&run_inside(&vm, "inside::igb_"), 4);
+    assert_passed(&run_inside(&vm, "inside::igb_"), 5);
 }
 
 #[test]
@@ -114,6 +115,37 @@ fn cards_without_zero_copy_copy() {
         let Some((vm, _guard)) = machine(Vm::new().nic(nic)) else { return };
         assert_passed(&run_inside(&vm, names), 1);
     }
+}
+
+/// The core's own suites, as the machine's kernel sees them: built here, run there.
+#[test]
+fn the_core_s_own_suites_pass_in_the_machine() {
+    if !full() {
+        return;
+    }
+    let Some((vm, _guard)) = machine(Vm::new()) else { return };
+    for program in
+        built(&["test", "-p", "xdp-core", "--no-run", "--lib", "--test", "netdev", "--test", "netns"])
+    {
+        let outcome =
+            vm.run(&[program.as_str(), "--test-threads=2"]).unwrap_or_else(|error| panic!("{error}"));
+        println!("{program}\n{}{}\n{outcome}", outcome.stdout, outcome.stderr);
+        assert!(outcome.passed(), "{outcome}");
+        assert!(outcome.stdout.contains("test result: ok. "));
+    }
+}
+
+/// The programs that cargo builds with these words.
+fn built(words: &[&str]) -> Vec<String> {
+    let output =
+        Command::new(env!("CARGO")).args(words).arg("--message-format=json").output().expect("cargo starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let messages = String::from_utf8_lossy(&output.stdout).into_owned();
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let programs: Vec<_> =
+        messages.filter_map(|message| Some(message.get("executable")?.as_str()?.to_string())).collect();
+    assert!(!programs.is_empty(), "cargo built nothing");
+    programs
 }
 
 #[test]
@@ -308,6 +340,19 @@ mod inside {
             assert_eq!(refused.0, Some(Errno::EOPNOTSUPP));
             let preferred = with(&zero_copy(), |config| config.zero_copy = ZeroCopy::Prefer);
             assert_answered(&Ping { packet_size: 1514, chunk_size: 2048, ..preferred }, false);
+        }
+    }
+
+    /// It would grant it, and refuse every wake-up.
+    #[test]
+    fn igb_zero_copy_is_not_asked_for_without_a_program() {
+        if here() {
+            let umem = Umem::new(Layout::new(4096, 4096).unwrap(), &RegionOptions::default()).unwrap();
+            let mut registration = Registration::new(&umem).send_only();
+            let refused = registration.bind(NEAR, 0, &zero_copy().config).unwrap_err();
+            assert_eq!(refused.errno(), Some(Errno::EOPNOTSUPP), "{refused}");
+            let port = registration.bind(NEAR, 0, &XskConfig::default()).unwrap();
+            assert!(!port.far.xsk().is_zero_copy());
         }
     }
 

@@ -192,6 +192,15 @@ impl Facts<'_> {
             // igb grants it, and moves nothing
             let remedy = "zero-copy is the driver's: take --mode native, or --copy";
             Some(Error::new("bind", format!("{name} queue {queue} in skb mode"), Errno::EOPNOTSUPP, remedy))
+        } else if self.mode.is_none() && self.sends_only_with_a_program() {
+            let remedy =
+                "the driver sends in zero-copy only with a program attached: receive as well, or take --copy";
+            Some(Error::new(
+                "bind",
+                format!("{name} queue {queue} without a program"),
+                Errno::EOPNOTSUPP,
+                remedy,
+            ))
         } else if receives_whole && longest > self.whole_max() {
             // it would deliver the packet in two, each as if it were one
             let how = "in the driver's steps of 1024";
@@ -205,6 +214,12 @@ impl Facts<'_> {
             (Some(_), _) => Ok(XskConfig { zero_copy: ZeroCopy::Off, ..*config }),
             (None, _) => Ok(*config),
         }
+    }
+
+    /// Whether the driver grants zero-copy without a program and then refuses every wake-up: igb was seen to, and its
+    /// siblings' `xsk_wakeup` functions check the same.
+    fn sends_only_with_a_program(&self) -> bool {
+        ["igb", "igc", "ixgbe", "i40e", "ice"].contains(&self.driver)
     }
 
     /// The longest packet that the driver receives into one chunk in zero-copy: the receive buffers of Intel's 1-gigabit
@@ -269,7 +284,6 @@ mod tests {
             Facts { mtu: 1010, ..IGB },
             Facts { chunk_size: 4096, packet_max: 3840, ..IGB },
             Facts { driver: "virtio_net", ..IGB },
-            Facts { mode: None, ..IGB },
         ];
         for facts in fits {
             assert_eq!(settled(&facts, ZeroCopy::Require), Ok(ZeroCopy::Require), "{facts:?}");
@@ -292,6 +306,15 @@ mod tests {
         let skb = Facts { mode: Some(Mode::Skb), driver: "virtio_net", ..IGB };
         assert_eq!(settled(&skb, ZeroCopy::Require), Err(Errno::EOPNOTSUPP));
         assert_eq!(settled(&skb, ZeroCopy::Prefer), Ok(ZeroCopy::Off));
+    }
+
+    #[test]
+    fn a_card_that_sends_only_under_a_program_gets_no_zero_copy_without_one() {
+        let sending = Facts { mode: None, ..IGB };
+        assert_eq!(settled(&sending, ZeroCopy::Require), Err(Errno::EOPNOTSUPP));
+        assert_eq!(settled(&sending, ZeroCopy::Prefer), Ok(ZeroCopy::Off));
+        let other = Facts { driver: "virtio_net", ..sending };
+        assert_eq!(settled(&other, ZeroCopy::Require), Ok(ZeroCopy::Require));
     }
 
     #[test]
