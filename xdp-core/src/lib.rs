@@ -81,7 +81,7 @@ mod xsk;
 pub use clock::{Clock, ticks};
 pub use error::Error;
 pub use far::{Far, Kicked, Outcome, State, Want};
-pub use port::{Port, Receive, RingReceiver, RingTransmitter, Transmit};
+pub use port::{Burst, Port, Receive, RingReceiver, RingTransmitter, Transmit};
 pub use registration::{Registration, XskPort};
 pub use ring::RingSizes;
 pub use stage::{Outbox, Stage, Then, Verdict};

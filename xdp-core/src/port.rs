@@ -1,14 +1,25 @@
 //! Ports: what lends frames to the wire, takes arrived ones, sends, and takes sent ones back.
 
 use crate::far::Far;
-use crate::ring::{Consumer, Producer, RingMemory};
+use crate::ring::{Consumer, Producer, RingMemory, Writer};
 use crate::uapi::{XDP_TXMD_FLAGS_CHECKSUM, XDP_TXMD_FLAGS_LAUNCH_TIME, XDP_TXMD_FLAGS_TIMESTAMP};
+use core::marker::PhantomData;
 use xdp_umem::{Desc, Frame, Umem};
 
 /// The receiving half of a port: lends free frames to the wire, takes arrived ones from it.
 pub trait Receive<'u> {
     /// Lends a frame to receive into; gives it back if there is no room. The frame is one chunk.
     fn offer(&mut self, frame: Frame<'u>) -> Result<(), Frame<'u>>;
+
+    /// Takes up to `most` frames to offer, one after the other: [`offer`](Self::offer) for a burst, with its place in the
+    /// ring in a register.
+    #[inline]
+    fn offers(&mut self, most: u32) -> impl Burst<'u>
+    where
+        Self: Sized,
+    {
+        Offers { half: self, left: most, frames: PhantomData }
+    }
 
     /// Hands arrived packets to `judge`, one by one: up to `n`, or a few more where several sockets share the port.
     /// Never stops inside a packet of several frames. Returns how many.
@@ -39,6 +50,15 @@ pub trait Transmit<'u> {
     /// is what the kernel would refuse.
     fn send(&mut self, frame: Frame<'u>) -> Result<(), Frame<'u>>;
 
+    /// Takes packets to queue, one after the other: [`send`](Self::send) for a burst, with its place in the ring in a register.
+    #[inline]
+    fn sends(&mut self) -> impl Burst<'u>
+    where
+        Self: Sized,
+    {
+        Sends { half: self, frames: PhantomData }
+    }
+
     /// Hands every finished frame to `finished`: empty, its start where it was when sent. Returns how many.
     fn reap(&mut self, finished: impl FnMut(Frame<'u>)) -> u32;
 
@@ -57,6 +77,44 @@ pub trait Transmit<'u> {
     /// As [`Receive::broken`].
     fn broken(&self) -> u64 {
         0
+    }
+}
+
+/// A half of a port for the length of a burst: what it took is queued, or lent, when it goes, by a panic too.
+pub trait Burst<'u> {
+    /// Takes a frame; gives it back where the half would.
+    fn put(&mut self, frame: Frame<'u>) -> Result<(), Frame<'u>>;
+}
+
+/// Any receiving half's burst.
+struct Offers<'b, 'u, R> {
+    half: &'b mut R,
+    left: u32,
+    frames: PhantomData<Frame<'u>>,
+}
+
+impl<'u, R: Receive<'u>> Burst<'u> for Offers<'_, 'u, R> {
+    #[inline]
+    fn put(&mut self, frame: Frame<'u>) -> Result<(), Frame<'u>> {
+        if self.left == 0 {
+            return Err(frame);
+        }
+        self.half.offer(frame)?;
+        self.left -= 1;
+        Ok(())
+    }
+}
+
+/// Any sending half's burst.
+struct Sends<'b, 'u, T> {
+    half: &'b mut T,
+    frames: PhantomData<Frame<'u>>,
+}
+
+impl<'u, T: Transmit<'u>> Burst<'u> for Sends<'_, 'u, T> {
+    #[inline]
+    fn put(&mut self, frame: Frame<'u>) -> Result<(), Frame<'u>> {
+        self.half.send(frame)
     }
 }
 
@@ -115,34 +173,37 @@ impl<'u, M: RingMemory, const K: usize> RingReceiver<'u, M, K> {
 impl<'u, M: RingMemory, const K: usize> Receive<'u> for RingReceiver<'u, M, K> {
     #[inline]
     fn offer(&mut self, frame: Frame<'u>) -> Result<(), Frame<'u>> {
-        let Some(slot) = self.fill.slot() else { return Err(frame) };
-        slot.fill(frame.into_chunk(self.umem));
-        Ok(())
+        self.offers(1).put(frame)
+    }
+
+    #[inline]
+    fn offers(&mut self, most: u32) -> impl Burst<'u> {
+        RingOffers { umem: self.umem, fill: self.fill.writer(most) }
     }
 
     #[inline]
     fn receive(&mut self, n: u32, mut judge: impl FnMut(Frame<'u>)) -> u32 {
         let Self { umem, rx, partial, partial_chunks, broken, .. } = self;
+        let umem = *umem;
         let mut packets = 0;
         for (rx, partial) in rx.iter_mut().zip(partial) {
             let mut no_packet = 0; // entries that ended none
-            let mut assembling = partial.is_some();
+            // While a packet is being assembled, every entry passes for one with options, which is not plain.
+            let mut assembling = if partial.is_some() { Desc::CONTINUED } else { 0 };
             let taken = rx.consume_ahead::<AHEAD>(
                 n,
                 |desc| prefetch(umem.hint(desc.addr)),
                 |desc| {
+                    let plain = Desc { options: desc.options | assembling, ..desc };
                     // SAFETY: K1, the address was lent on this port's fill ring and comes back once.
-                    let frame = unsafe { Frame::from_desc(desc, umem) };
-                    let continued = desc.options & Desc::CONTINUED != 0;
-                    let frame = match frame {
-                        Some(frame) if !(continued | assembling) => Some(frame),
-                        Some(frame) => {
-                            assembling = continued;
-                            assemble(partial, partial_chunks, broken, frame, continued)
-                        }
+                    let frame = match unsafe { Frame::from_plain_desc(plain, umem) } {
+                        Some(frame) => Some(frame),
                         None => {
-                            *broken += 1;
-                            None
+                            // SAFETY: as above, for nothing was made of it there.
+                            let frame = unsafe { Frame::from_desc(desc, umem) };
+                            let frame = assemble(partial, partial_chunks, broken, frame, desc);
+                            assembling = if partial.is_some() { Desc::CONTINUED } else { 0 };
+                            frame
                         }
                     };
                     match frame {
@@ -182,24 +243,33 @@ impl<'u, M: RingMemory, const K: usize> Receive<'u> for RingReceiver<'u, M, K> {
     }
 }
 
-/// Adds a fragment to the packet it belongs to; the packet, when it is whole.
+/// Adds a fragment to the packet it belongs to, if there is one; the packet, when it is whole.
 #[cold]
 fn assemble<'u>(
     partial: &mut Option<Frame<'u>>,
     chunks: &mut usize,
     broken: &mut u64,
-    frame: Frame<'u>,
-    continued: bool,
+    frame: Option<Frame<'u>>,
+    desc: Desc,
 ) -> Option<Frame<'u>> {
-    *chunks += 1;
+    let Some(frame) = frame else {
+        *broken += 1;
+        return None;
+    };
+    let continued = desc.options & Desc::CONTINUED != 0;
     match partial {
         Some(packet) => {
+            *chunks += 1;
             // A received fragment has 256 bytes before it (K2). One without is given up, and the packet goes on.
             if packet.append(frame).is_err() {
                 (*chunks, *broken) = (*chunks - 1, *broken + 1);
             }
         }
-        None => *partial = Some(frame),
+        None if continued => {
+            *chunks += 1;
+            *partial = Some(frame);
+        }
+        None => return Some(frame),
     }
     if continued {
         return None;
@@ -207,6 +277,19 @@ fn assemble<'u>(
     let packet = partial.take()?;
     *chunks -= packet.chunks();
     Some(packet)
+}
+
+/// A burst into the fill ring.
+struct RingOffers<'b, 'u, M> {
+    umem: &'u Umem,
+    fill: Writer<'b, u64, M>,
+}
+
+impl<'u, M: RingMemory> Burst<'u> for RingOffers<'_, 'u, M> {
+    #[inline]
+    fn put(&mut self, frame: Frame<'u>) -> Result<(), Frame<'u>> {
+        self.fill.push_with(frame, |frame| Ok(frame.into_chunk(self.umem)))
+    }
 }
 
 #[inline]
@@ -251,52 +334,75 @@ impl<'u, M: RingMemory, const K: usize> RingTransmitter<'u, M, K> {
     fn queued(&self) -> u32 {
         self.tx.iter().fold(0, |sum, tx| sum.wrapping_add(tx.index()))
     }
+}
 
-    /// A packet that is not simply one frame.
-    #[cold]
-    fn send_unusual(&mut self, mut frame: Frame<'u>) -> Result<(), Frame<'u>> {
-        let chunks = frame.chunks() as u32;
-        let sendable = frame.fragments().all(|fragment| !fragment.is_empty())
-            && (!frame.has_tx_metadata() || metadata_is_valid(&frame, self.umem));
-        let tx = &mut self.tx[self.turn];
-        if !sendable || tx.free(chunks) < chunks {
-            return Err(frame);
-        }
-        frame.fragments().for_each(|fragment| fragment.assert_of(self.umem));
-        loop {
-            let rest = frame.take_rest();
-            let mut desc = frame.into_desc(self.umem);
-            let Some(next) = rest else {
-                let _ = tx.push(desc);
-                return Ok(());
-            };
-            desc.options |= Desc::CONTINUED;
+/// A burst into a tx ring.
+struct RingSends<'b, 'u, M> {
+    umem: &'u Umem,
+    tx: Writer<'b, Desc, M>,
+}
+
+impl<'u, M: RingMemory> Burst<'u> for RingSends<'_, 'u, M> {
+    #[inline]
+    fn put(&mut self, frame: Frame<'u>) -> Result<(), Frame<'u>> {
+        let umem = self.umem;
+        self.tx
+            .push_with(frame, |frame| frame.into_plain_desc(umem))
+            .or_else(|frame| self.tx.with_ring(|tx| send_unusual(tx, umem, frame)))
+    }
+}
+
+/// Queues a packet that is not simply one frame in an aligned chunk, or for which there was no room.
+#[cold]
+fn send_unusual<'u, M: RingMemory>(
+    tx: &mut Producer<Desc, M>,
+    umem: &Umem,
+    mut frame: Frame<'u>,
+) -> Result<(), Frame<'u>> {
+    let chunks = frame.chunks() as u32;
+    let sendable = frame.fragments().all(|fragment| !fragment.is_empty())
+        && (!frame.has_tx_metadata() || metadata_is_valid(&frame, umem));
+    if !sendable || tx.free(chunks) < chunks {
+        return Err(frame);
+    }
+    frame.fragments().for_each(|fragment| fragment.assert_of(umem));
+    loop {
+        let rest = frame.take_rest();
+        let mut desc = frame.into_desc(umem);
+        let Some(next) = rest else {
             let _ = tx.push(desc);
-            frame = next;
-            frame.set_tx_metadata(false); // only a packet's first frame has any
-        }
+            return Ok(());
+        };
+        desc.options |= Desc::CONTINUED;
+        let _ = tx.push(desc);
+        frame = next;
+        frame.set_tx_metadata(false); // only a packet's first frame has any
     }
 }
 
 impl<'u, M: RingMemory, const K: usize> Transmit<'u> for RingTransmitter<'u, M, K> {
     #[inline]
     fn send(&mut self, frame: Frame<'u>) -> Result<(), Frame<'u>> {
-        if !frame.is_plain() {
-            return self.send_unusual(frame);
-        }
-        let tx = &mut self.tx[if K == 1 { 0 } else { self.turn }];
-        let Some(slot) = tx.slot() else { return Err(frame) };
-        slot.fill(frame.into_desc(self.umem));
-        Ok(())
+        self.sends().put(frame)
+    }
+
+    #[inline]
+    fn sends(&mut self) -> impl Burst<'u> {
+        RingSends { umem: self.umem, tx: self.tx[if K == 1 { 0 } else { self.turn }].writer(u32::MAX) }
     }
 
     #[inline]
     fn reap(&mut self, mut finished: impl FnMut(Frame<'u>)) -> u32 {
         let Self { umem, completion, broken, .. } = self;
+        let umem = *umem;
         completion.consume(completion.capacity(), |addr| {
+            let desc = Desc { addr, len: 0, options: 0 };
             // SAFETY: K1, the address was queued on this port's tx ring and comes back once.
-            let frame = unsafe { Frame::from_desc(Desc { addr, len: 0, options: 0 }, umem) };
-            match frame.or_else(|| odd_chunk(umem, addr)) {
+            let frame = match unsafe { Frame::from_plain_desc(desc, umem) } {
+                Some(frame) => Some(frame),
+                None => unusual_chunk(umem, desc),
+            };
+            match frame {
                 Some(frame) => finished(frame),
                 None => *broken += 1,
             }
@@ -335,16 +441,20 @@ impl<'u, M: RingMemory, const K: usize> Transmit<'u> for RingTransmitter<'u, M, 
     }
 }
 
-/// The frame behind a completed address that lost its lowest bit: the kernel keeps a tag there while the packet is on its
-/// way in copy mode, and clears it (seen on 6.18.44), so the address of a chunk at an odd offset comes back one less.
-/// Only unaligned chunks lie at odd offsets, and none of them begins where another one does less one.
+/// The frame behind a completed address that is not that of an aligned chunk.
+///
+/// An address may have lost its lowest bit: the kernel keeps a tag there while the packet is on its way in copy mode, and
+/// clears it (seen on 6.18.44), so the address of a chunk at an odd offset comes back one less. Only unaligned chunks lie at
+/// odd offsets, and none of them begins where another one does less one.
 #[cold]
-fn odd_chunk(umem: &Umem, addr: u64) -> Option<Frame<'_>> {
-    if !umem.layout().is_unaligned() || addr & 1 != 0 {
-        return None;
+fn unusual_chunk(umem: &Umem, desc: Desc) -> Option<Frame<'_>> {
+    // SAFETY: K1, the address was queued on the tx ring whose completions these are, and comes back once.
+    let frame = unsafe { Frame::from_desc(desc, umem) };
+    if frame.is_some() || !umem.layout().is_unaligned() || desc.addr & 1 != 0 {
+        return frame;
     }
     // SAFETY: K1, as for the address that came back: it names no chunk, so the one meant is the next.
-    unsafe { Frame::from_desc(Desc { addr: addr | 1, len: 0, options: 0 }, umem) }
+    unsafe { Frame::from_desc(Desc { addr: desc.addr | 1, ..desc }, umem) }
 }
 
 /// Whether the kernel would take the TX metadata before this packet: in copy mode it does not consume a descriptor

@@ -3,7 +3,7 @@
 
 use crate::clock::ticks;
 use crate::far::{Far, Outcome, State, Want};
-use crate::port::{Port, Receive, Transmit};
+use crate::port::{Burst, Port, Receive, Transmit};
 use crate::stage::{Held, Outbox, Stage, Verdict};
 use core::array::from_fn;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -261,24 +261,17 @@ where
             let receiver = &mut rx[port];
             // Finished frames go straight back to receive into; the pool makes up the difference.
             let missing = offered[port].saturating_sub(receiver.lent());
-            let mut missing = receiver.room(missing as u32).min(missing as u32);
+            let mut offers = receiver.offers(missing as u32);
             counters.finished += u64::from(tx[port].reap(|frame| {
                 let (frame, ()) = Held::judged(frame, pool, |frame| stage.finished(frame));
-                if missing > 0 {
-                    missing -= 1;
-                    if let Err(frame) = receiver.offer(frame) {
-                        pool.put(frame);
-                    }
-                } else {
+                if let Err(frame) = offers.put(frame) {
                     pool.put(frame);
                 }
             }));
-            for _ in 0..missing {
-                let Some(frame) = pool.take() else { break };
-                if let Err(frame) = receiver.offer(frame) {
-                    pool.put(frame);
-                    break;
-                }
+            drop(offers);
+            let missing = offered[port].saturating_sub(receiver.lent());
+            if missing > 0 {
+                top_up(receiver, pool, missing);
             }
             receiver.commit();
 
@@ -286,10 +279,13 @@ where
                 Overload::Drop => *burst,
                 Overload::Limit => tx.iter_mut().map(|tx| tx.room(*burst)).fold(*burst, u32::min),
             };
+            // Counted here, so that a stage that panics leaves the counters in step.
+            let mut judged = Tally { count: 0, total: &mut counters.received };
+            let mut sends = tx.each_mut().map(T::sends);
             let received = receiver.receive(limit, |mut frame| {
                 frame.set_port(port as u8);
                 let (frame, verdict) = Held::judged(frame, pool, |frame| stage.process(frame));
-                counters.received += 1; // here, so that a stage that panics leaves the counters in step
+                judged.count += 1;
                 let to = match verdict {
                     Verdict::Tx => port,
                     Verdict::Redirect(to) => to.into(),
@@ -298,9 +294,9 @@ where
                         return pool.put(frame);
                     }
                 };
-                match tx.get_mut(to) {
-                    Some(tx) => {
-                        if let Err(frame) = tx.send(frame) {
+                match sends.get_mut(to) {
+                    Some(sends) => {
+                        if let Err(frame) = sends.put(frame) {
                             counters.tx_full += 1;
                             pool.put(frame);
                         }
@@ -474,6 +470,31 @@ where
     /// The far sides, in the order of the ports.
     pub fn far(&self) -> &[F; N] {
         &self.far
+    }
+}
+
+/// Lends up to `missing` frames of the pool.
+#[inline(never)]
+fn top_up<'u, R: Receive<'u>>(receiver: &mut R, pool: &mut Pool<'u>, missing: usize) {
+    let mut offers = receiver.offers(missing as u32);
+    for _ in 0..missing {
+        let Some(frame) = pool.take() else { break };
+        if let Err(frame) = offers.put(frame) {
+            return pool.put(frame);
+        }
+    }
+}
+
+/// A count kept in a register, and added to its total when it goes, by a panic too.
+struct Tally<'t> {
+    count: u64,
+    total: &'t mut u64,
+}
+
+impl Drop for Tally<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        *self.total += self.count;
     }
 }
 

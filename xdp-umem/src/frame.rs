@@ -37,15 +37,22 @@ const MORE: u8 = Desc::CONTINUED as u8;
 const METADATA: u8 = Desc::TX_METADATA as u8;
 
 /// What a frame knows beside its chunk, in one word, so that a frame travels in two registers:
-/// start (16 bits), len (16), size (16), port (8), flags (8).
+/// start (16 bits), port (8), flags (8), size (16), len (16). The length is on top, so that one shift gives what a descriptor
+/// carries; what is tested and masked is in the lower half, where an instruction's constant reaches it.
 #[derive(Clone, Copy)]
 struct Meta(u64);
 
 impl Meta {
-    /// Start and len 0, but for the size.
+    const PORT: u32 = 16;
+    const FLAGS: u32 = 24;
+    const SIZE: u32 = 32;
+    const LEN: u32 = 48;
+
+    /// No flags, port 0. Each is below 1 << 16.
     #[inline]
-    const fn new(start: u16, len: u16, size: u16) -> Self {
-        Self(start as u64 | (len as u64) << 16 | (size as u64) << 32)
+    const fn new(start: u64, len: u64, size: u64) -> Self {
+        debug_assert!(start <= 0xffff && len <= 0xffff && size <= 0xffff);
+        Self(start | size << Self::SIZE | len << Self::LEN)
     }
 
     /// Where the packet begins in the chunk, in bytes.
@@ -57,39 +64,45 @@ impl Meta {
     /// Of the packet, in bytes; `start + len <= size`.
     #[inline]
     const fn len(self) -> u16 {
-        (self.0 >> 16) as u16
+        (self.0 >> Self::LEN) as u16
     }
 
     /// Of the chunk, in bytes.
     #[inline]
     const fn size(self) -> u16 {
-        (self.0 >> 32) as u16
+        (self.0 >> Self::SIZE) as u16
     }
 
     /// The port it came in by.
     #[inline]
     const fn port(self) -> u8 {
-        (self.0 >> 48) as u8
+        (self.0 >> Self::PORT) as u8
     }
 
     #[inline]
     const fn flags(self) -> u8 {
-        (self.0 >> 56) as u8
+        (self.0 >> Self::FLAGS) as u8
+    }
+
+    /// The length, if it is not 0 and no flag is set.
+    #[inline]
+    const fn plain_len(self) -> Option<u16> {
+        if self.0 & 0xff << Self::FLAGS == 0 && self.len() != 0 { Some(self.len()) } else { None }
     }
 
     #[inline]
     const fn with_place(self, start: u16, len: u16) -> Self {
-        Self(self.0 & !0xffff_ffff | start as u64 | (len as u64) << 16)
+        Self(self.0 & !(0xffff | 0xffff << Self::LEN) | start as u64 | (len as u64) << Self::LEN)
     }
 
     #[inline]
     const fn with_port(self, port: u8) -> Self {
-        Self(self.0 & !(0xff << 48) | (port as u64) << 48)
+        Self(self.0 & !(0xff << Self::PORT) | (port as u64) << Self::PORT)
     }
 
     #[inline]
     const fn with_flags(self, flags: u8) -> Self {
-        Self(self.0 & !(0xff << 56) | (flags as u64) << 56)
+        Self(self.0 & !(0xff << Self::FLAGS) | (flags as u64) << Self::FLAGS)
     }
 }
 
@@ -159,8 +172,8 @@ impl<'u> Frame<'u> {
     /// `cut` is that of a UMEM borrowed for `'u`; `offset` lies `start` bytes into a chunk of it which no other frame owns;
     /// `start + len` is within the chunk's size.
     #[inline]
-    pub(crate) unsafe fn own(cut: &Cut, offset: u64, start: u32, len: u32) -> Self {
-        let meta = Meta::new(start as u16, len as u16, cut.size as u16);
+    pub(crate) unsafe fn own(cut: &Cut, offset: u64, start: u64, len: u64) -> Self {
+        let meta = Meta::new(start, len, cut.size);
         Self { packet: cut.pointer(offset), meta, umem: PhantomData }
     }
 
@@ -177,7 +190,34 @@ impl<'u> Frame<'u> {
             return None;
         }
         // SAFETY: `split` checked the bounds; that the chunk has no other owner is the caller's promise.
-        Some(unsafe { Self::own(cut, offset, start, desc.len) })
+        Some(unsafe { Self::own(cut, offset, start.into(), desc.len.into()) })
+    }
+
+    /// As [`from_desc`](Self::from_desc), for the everyday case in the fewest instructions: `None`, and nothing done, where the
+    /// descriptor has options, names no packet inside one chunk, or the UMEM is unaligned. `from_desc` tells these apart.
+    ///
+    /// # Safety
+    /// As for `from_desc`.
+    #[inline]
+    pub unsafe fn from_plain_desc(desc: Desc, umem: &'u Umem) -> Option<Self> {
+        let cut = umem.cut();
+        let start = cut.split_plain(desc)?;
+        if !umem.give_back(desc.addr - start) {
+            return None;
+        }
+        // SAFETY: `split_plain` checked the bounds; that the chunk has no other owner is the caller's promise.
+        Some(unsafe { Self::own(cut, desc.addr, start, desc.len.into()) })
+    }
+
+    /// Gives the chunk up to be sent if its packet is [plain](Self::is_plain), in the fewest instructions; else gives
+    /// itself back, as it does where the UMEM is unaligned or another one ([`into_desc`](Self::into_desc) tells which).
+    #[inline]
+    pub fn into_plain_desc(self, umem: &Umem) -> Result<Desc, Self> {
+        let Some(len) = self.meta.plain_len() else { return Err(self) };
+        let start = self.meta.start();
+        let Some(addr) = umem.cut().join_plain(self.packet) else { return Err(self) };
+        umem.lend(addr - u64::from(start));
+        Ok(Desc { addr, len: len.into(), options: 0 })
     }
 
     /// Gives the chunk up to be sent, as `Box::into_raw` does. Panics on a frame of another UMEM, or if a further
@@ -222,7 +262,7 @@ impl<'u> Frame<'u> {
     #[inline]
     pub(crate) fn reset(mut self, start: u16) -> Self {
         self.packet = self.at(start);
-        self.meta = Meta::new(start, 0, self.meta.size());
+        self.meta = Meta::new(start.into(), 0, self.meta.size().into());
         self
     }
 
@@ -322,7 +362,7 @@ impl<'u> Frame<'u> {
     /// Whether the packet is one frame with something in it and no requests: what a tx ring takes as it is.
     #[inline]
     pub fn is_plain(&self) -> bool {
-        self.meta.len() != 0 && self.meta.flags() == 0
+        self.meta.plain_len().is_some()
     }
 
     /// Whether the kernel is asked to look at the TX metadata before the packet.
@@ -483,6 +523,29 @@ mod tests {
         let frame = unsafe { Frame::from_desc(desc, &umem) }.unwrap();
         assert_eq!(&frame[..], b"hello");
         assert_eq!(frame.into_chunk(&umem), 2048);
+    }
+
+    #[test]
+    fn a_plain_packet_takes_the_short_way_and_nothing_else_does() {
+        let (umem, other) = (umem(), umem());
+        let mut frames = umem.take_frames().unwrap();
+        let mut frame = frames.nth(3).unwrap();
+        frame = frame.into_plain_desc(&umem).expect_err("an empty one");
+        assert!(frame.write(&[7; 1792]));
+        frame.set_port(255);
+        frame = frame.into_plain_desc(&other).expect_err("another UMEM");
+        frame.set_tx_metadata(true);
+        frame = frame.into_plain_desc(&umem).expect_err("one with metadata");
+        frame.set_tx_metadata(false);
+        frame.append(frames.next().unwrap()).unwrap();
+        frame = frame.into_plain_desc(&umem).expect_err("one of two");
+        let _ = frame.take_rest();
+        let desc = frame.into_plain_desc(&umem).unwrap();
+        assert_eq!(desc, Desc { addr: 3 * 2048 + 256, len: 1792, options: 0 });
+        // SAFETY: the one owner of the chunk was just given up.
+        let frame = unsafe { Frame::from_plain_desc(desc, &umem) }.unwrap();
+        assert_eq!((&frame[..], frame.headroom(), frame.port()), (&[7; 1792][..], 256, 0));
+        let _ = frame;
     }
 
     #[test]

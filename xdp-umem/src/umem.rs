@@ -41,7 +41,9 @@ pub(crate) struct Cut {
     /// the modes apart.
     aligned_len: u64,
     /// Of a chunk, in bytes.
-    pub(crate) size: u32,
+    pub(crate) size: u64,
+    /// One less, if the chunks are aligned: then the bits of an address that say where in its chunk it is.
+    mask: u64,
     /// Of all chunks, in bytes.
     len: u64,
 }
@@ -55,7 +57,8 @@ impl Cut {
     fn new(region: &Region, layout: &Layout) -> Self {
         let len = layout.len() as u64;
         let aligned_len = if layout.is_unaligned() { 0 } else { len };
-        Self { base: region.base(), aligned_len, size: layout.chunk_size(), len }
+        let size = u64::from(layout.chunk_size());
+        Self { base: region.base(), aligned_len, size, mask: size - 1, len }
     }
 
     /// Where a descriptor's packet begins, in the UMEM and in its chunk, both in bytes; `None` unless the packet lies
@@ -65,20 +68,30 @@ impl Cut {
         if desc.addr >= self.aligned_len {
             return self.split_unaligned(desc);
         }
-        let start = desc.addr as u32 & (self.size - 1);
+        let start = desc.addr & self.mask;
         // `aligned_len` is a multiple of the chunk size, so below it lies a whole chunk.
-        if desc.len > self.size - start {
+        if u64::from(desc.len) > self.size - start {
             return None;
         }
-        Some((desc.addr, start))
+        Some((desc.addr, start as u32))
+    }
+
+    /// As `split`, of a descriptor without options in an aligned UMEM: where the packet begins in its chunk.
+    #[inline]
+    pub(crate) fn split_plain(&self, desc: Desc) -> Option<u64> {
+        let start = desc.addr & self.mask;
+        // With its options on top, a length is too long unless there are none.
+        let len = u64::from(desc.len) | u64::from(desc.options) << 32;
+        (desc.addr < self.aligned_len && len <= self.size - start).then_some(start)
     }
 
     /// An unaligned UMEM's descriptor, or one that is outside.
     #[cold]
     fn split_unaligned(&self, desc: Desc) -> Option<(u64, u32)> {
         let (chunk, start) = (desc.addr & ((1 << OFFSET_SHIFT) - 1), (desc.addr >> OFFSET_SHIFT) as u32);
-        let inside = chunk < self.len && start <= self.size && desc.len <= self.size - start;
-        let whole = self.is_unaligned() && inside && chunk % u64::from(self.size) == 0;
+        let (size, whole) = (self.size as u32, chunk % self.size == 0);
+        let inside = chunk < self.len && start <= size && desc.len <= size - start;
+        let whole = self.is_unaligned() && inside && whole;
         whole.then_some((chunk + u64::from(start), start))
     }
 
@@ -101,6 +114,14 @@ impl Cut {
         let chunk = self.offset(pointer).wrapping_sub(start.into());
         assert!(chunk < self.len, "a frame of another UMEM");
         chunk
+    }
+
+    /// The address a tx ring carries for a packet of one byte and more that begins at `pointer`, if this UMEM is aligned and
+    /// holds it: then it holds the whole chunk.
+    #[inline]
+    pub(crate) fn join_plain(&self, pointer: NonNull<u8>) -> Option<u64> {
+        let addr = self.offset(pointer);
+        (addr < self.aligned_len).then_some(addr)
     }
 
     /// The address a tx ring carries for a packet that begins at `pointer`, `start` bytes into its chunk, and the chunk's.
@@ -288,7 +309,7 @@ impl<'u> Iterator for Frames<'u> {
         self.next += 1;
         let start = self.umem.layout.packet_start();
         // SAFETY: chunks are handed out once (`taken`), each by the one part that holds its number.
-        Some(unsafe { Frame::own(&self.umem.cut, chunk + u64::from(start), start, 0) })
+        Some(unsafe { Frame::own(&self.umem.cut, chunk + u64::from(start), start.into(), 0) })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -347,6 +368,26 @@ mod tests {
         assert_eq!(split(8192, 0), None);
         assert_eq!(split(u64::MAX, 0), None);
         assert_eq!(split(0, u32::MAX), None);
+    }
+
+    #[test]
+    fn a_plain_descriptor_is_one_without_options_that_split_takes_too() {
+        let umem = Umem::heap(Layout::new(2048, 4).unwrap());
+        let unaligned = Umem::heap(Layout::unaligned(2048, 4).unwrap());
+        let addresses = [0, 1, 256, 2047, 2048, 8191, 8192, 1 << 32, 1 << 48, u64::MAX];
+        let lengths = [0, 1, 60, 1792, 2047, 2048, 2049, 65_536, u32::MAX];
+        for (addr, len) in addresses.into_iter().flat_map(|addr| lengths.map(|len| (addr, len))) {
+            let desc = Desc { addr, len, options: 0 };
+            let start = umem.cut.split(desc).map(|(offset, start)| {
+                assert_eq!(offset, addr);
+                u64::from(start)
+            });
+            assert_eq!(umem.cut.split_plain(desc), start, "{desc:?}");
+            assert_eq!(unaligned.cut.split_plain(desc), None);
+            for options in [1, 2, 1 << 31, u32::MAX] {
+                assert_eq!(umem.cut.split_plain(Desc { options, ..desc }), None, "{desc:?} {options}");
+            }
+        }
     }
 
     #[test]

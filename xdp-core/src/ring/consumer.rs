@@ -1,6 +1,6 @@
 //! Consumer: the end that reads entries. Rx and completion.
 
-use super::{Entry, RingMemory};
+use super::{Entry, RingMemory, Run};
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -27,16 +27,19 @@ unsafe impl<T: Send, M: Send> Send for Consumer<T, M> {}
 /// Publishes what was taken when it goes, by a panic too: an entry handed out is never handed out again.
 struct Taken<'c, T, M> {
     ring: &'c mut Consumer<T, M>,
-    /// The slot to read next. Here and not in the ring, so that it stays in a register.
-    next: u32,
+    /// Entries side by side, the next one first. Here and not in the ring, so that its place stays in a register.
+    run: Run<T>,
+    /// The index of the run's end.
+    end: u32,
 }
 
 impl<T, M> Drop for Taken<'_, T, M> {
     #[inline]
     fn drop(&mut self) {
-        self.ring.next = self.next;
+        let next = self.end.wrapping_sub(self.run.len());
+        self.ring.next = next;
         // SAFETY: the index lives as long as `memory`.
-        unsafe { self.ring.consumer.as_ref() }.store(self.next, Ordering::Release); // R3, read before it is overwritten
+        unsafe { self.ring.consumer.as_ref() }.store(next, Ordering::Release); // R3, read before it is overwritten
     }
 }
 
@@ -101,34 +104,51 @@ impl<T: Entry, M: RingMemory> Consumer<T, M> {
         if n == 0 {
             return 0;
         }
-        if AHEAD > 0 {
-            (0..n.min(AHEAD)).for_each(|i| peek(self.glance(self.next.wrapping_add(i))));
-        }
-        let end = self.next.wrapping_add(n);
-        let mut taken = Taken { next: self.next, ring: self };
-        while taken.next != end {
-            let entry = taken.ring.read(taken.next);
-            if AHEAD > 0 && end.wrapping_sub(taken.next) > AHEAD {
-                peek(taken.ring.glance(taken.next.wrapping_add(AHEAD)));
+        // SAFETY: R1, no slot from one inside the ring.
+        let none = unsafe { Run::new(self.slots, 0) };
+        let mut taken = Taken { run: none, end: self.next, ring: self };
+        let mut left = n;
+        while left > 0 {
+            taken.run = taken.ring.run(taken.end, left);
+            let len = taken.run.len();
+            (taken.end, left) = (taken.end.wrapping_add(len), left - len);
+            for slot in (0..AHEAD).map_while(|i| taken.run.ahead(i)) {
+                peek(Self::glance(slot));
             }
-            taken.next = taken.next.wrapping_add(1);
-            f(entry);
+            while !taken.run.is_empty() {
+                if AHEAD > 0 {
+                    if let Some(slot) = taken.run.ahead(AHEAD) {
+                        peek(Self::glance(slot));
+                    }
+                }
+                // SAFETY: it was seen not to be empty.
+                let slot = unsafe { taken.run.step() };
+                f(Self::read(slot));
+            }
         }
         n
     }
 
+    /// Up to `most` slots side by side, from that of `index` on.
+    #[inline]
+    fn run(&self, index: u32, most: u32) -> Run<T> {
+        let index = index & self.mask;
+        let len = most.min(self.capacity() - index);
+        // SAFETY: R1, the mask keeps the first slot inside the ring, and the run ends with the ring at the latest.
+        unsafe { Run::new(self.slots.add(index as usize), len) }
+    }
+
     /// As `read`, where nothing but a hint hangs on it: the compiler may load the part it needs.
     #[inline]
-    fn glance(&self, index: u32) -> T {
-        // SAFETY: as in `read`.
-        unsafe { self.slots.add((index & self.mask) as usize).read() }
+    fn glance(slot: NonNull<T>) -> T {
+        // SAFETY: a run's slot; R2, up to the limit nobody writes it.
+        unsafe { slot.read() }
     }
 
     #[inline]
-    fn read(&self, index: u32) -> T {
-        // SAFETY: R1, the mask keeps the slot inside the ring; R2, up to the limit nobody writes it. Volatile, so that
-        // what is checked is what is used even if a far side breaks R2.
-        unsafe { self.slots.add((index & self.mask) as usize).read_volatile() }
+    fn read(slot: NonNull<T>) -> T {
+        // SAFETY: a run's slot; R2, up to the limit nobody writes it.
+        unsafe { T::read(slot) }
     }
 
     /// Our index: how many entries were ever taken, free-running, wrapping.

@@ -28,11 +28,12 @@ pub use heap::HeapRing;
 pub use kernel::KernelRing;
 pub(crate) use kernel::Mapping;
 pub use kernel::RingSizes;
-pub use producer::{Producer, Slot};
+pub use producer::{Producer, Writer};
 pub(crate) use watcher::Watcher;
 
 use core::ptr::NonNull;
 use core::sync::atomic::AtomicU32;
+use xdp_umem::Desc;
 
 mod sealed {
     pub trait Sealed {}
@@ -62,11 +63,110 @@ pub unsafe trait RingMemory: Sealed {
 }
 
 /// What a ring carries: a chunk's address, or a packet's descriptor.
-pub trait Entry: Copy + Sealed {}
+pub trait Entry: Copy + Sealed {
+    /// Reads a slot, each word once, so that what is checked is what is used even if a far side breaks R2.
+    ///
+    /// # Safety
+    /// `slot` is one of a ring of such entries.
+    #[doc(hidden)]
+    unsafe fn read(slot: NonNull<Self>) -> Self;
+
+    /// Writes a slot.
+    ///
+    /// # Safety
+    /// `slot` is one of a ring of such entries, and ours (R2).
+    #[doc(hidden)]
+    unsafe fn write(self, slot: NonNull<Self>);
+}
+
 impl Sealed for u64 {}
-impl Entry for u64 {}
-impl Sealed for xdp_umem::Desc {}
-impl Entry for xdp_umem::Desc {}
+impl Entry for u64 {
+    #[inline]
+    unsafe fn read(slot: NonNull<Self>) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { slot.read_volatile() }
+    }
+
+    #[inline]
+    unsafe fn write(self, slot: NonNull<Self>) {
+        // SAFETY: the caller's promise.
+        unsafe { slot.write(self) }
+    }
+}
+
+impl Sealed for Desc {}
+impl Entry for Desc {
+    #[inline]
+    unsafe fn read(slot: NonNull<Self>) -> Self {
+        // Two words, as length and options are checked together.
+        let words = slot.cast::<u64>();
+        // SAFETY: the caller's promise; a descriptor is two aligned words.
+        let (addr, rest) = unsafe { (words.read_volatile(), words.add(1).read_volatile()) };
+        let rest = if cfg!(target_endian = "little") { rest } else { rest.rotate_right(32) };
+        Self { addr, len: rest as u32, options: (rest >> 32) as u32 }
+    }
+
+    #[inline]
+    unsafe fn write(self, slot: NonNull<Self>) {
+        let rest = u64::from(self.len) | u64::from(self.options) << 32;
+        let rest = if cfg!(target_endian = "little") { rest } else { rest.rotate_right(32) };
+        // SAFETY: the caller's promise; a descriptor is two aligned words.
+        unsafe { slot.cast::<[u64; 2]>().write([self.addr, rest]) }
+    }
+}
+
+/// A run of slots that lie side by side: from `at` to `end`.
+#[derive(Debug)]
+struct Run<T> {
+    at: NonNull<T>,
+    end: NonNull<T>,
+}
+
+impl<T> Run<T> {
+    /// Of `len` slots from `first`.
+    ///
+    /// # Safety
+    /// The slots are of one ring's memory.
+    #[inline]
+    unsafe fn new(first: NonNull<T>, len: u32) -> Self {
+        // SAFETY: the caller's promise.
+        Self { at: first, end: unsafe { first.add(len as usize) } }
+    }
+
+    #[inline]
+    fn len(&self) -> u32 {
+        (self.bytes() / size_of::<T>()) as u32
+    }
+
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.at == self.end
+    }
+
+    /// The next slot, which is then no more of the run.
+    ///
+    /// # Safety
+    /// The run is not empty.
+    #[inline]
+    unsafe fn step(&mut self) -> NonNull<T> {
+        let slot = self.at;
+        // SAFETY: before `end`, so that the next slot's place is at most `end`.
+        self.at = unsafe { slot.add(1) };
+        slot
+    }
+
+    /// The slot `n` places on, if the run goes so far.
+    #[inline]
+    fn ahead(&self, n: u32) -> Option<NonNull<T>> {
+        // SAFETY: checked to be before `end`.
+        (self.bytes() > n as usize * size_of::<T>()).then(|| unsafe { self.at.add(n as usize) })
+    }
+
+    #[inline]
+    fn bytes(&self) -> usize {
+        self.end.as_ptr() as usize - self.at.as_ptr() as usize
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -120,6 +220,64 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_burst_writes_what_as_many_pushes_would_from_any_start() {
+        for first in STARTS {
+            let (mut producer, mut consumer) = ring(8, first);
+            let (mut seed, mut next, mut held) = (first | 1, 0u64, 0u64);
+            for _ in 0..5_000 {
+                seed ^= seed << 13;
+                seed ^= seed >> 17;
+                seed ^= seed << 5;
+                let (most, tries, refuse) =
+                    (u64::from(seed >> 8 & 15), u64::from(seed >> 12 & 15), seed >> 16 & 15);
+                let mut writer = producer.writer(most as u32);
+                let mut written = 0;
+                for i in 0..tries {
+                    // Now and then the entry is not made, or the ring is written past the writer.
+                    if i as u32 == refuse {
+                        assert_eq!(writer.push_with(next, Err), Err(next));
+                    } else if i as u32 + 1 == refuse {
+                        let pushed = writer.with_ring(|ring| ring.push(next)).is_ok();
+                        assert_eq!(pushed, held < 8);
+                        (next, held, written) =
+                            (next + u64::from(pushed), held + u64::from(pushed), written + u64::from(pushed));
+                    } else {
+                        let room = held < 8 && written < most;
+                        assert_eq!(writer.push_with(next, Ok), if room { Ok(()) } else { Err(next) });
+                        (next, held, written) =
+                            (next + u64::from(room), held + u64::from(room), written + u64::from(room));
+                    }
+                }
+                drop(writer);
+                assert_eq!(u64::from(producer.commit()), written);
+                let mut expected = next - held;
+                let taken = consumer.consume(seed >> 20 & 15, |entry| {
+                    assert_eq!(entry, expected);
+                    expected += 1;
+                });
+                held -= u64::from(taken);
+            }
+            assert!(next > 5_000, "it wrote something");
+        }
+    }
+
+    #[test]
+    fn a_panic_while_an_entry_is_made_pushes_nothing_and_keeps_what_was_pushed() {
+        extern crate std;
+        let (mut producer, mut consumer) = ring(4, u32::MAX);
+        let caught = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| {
+            let mut writer = producer.writer(4);
+            (0..2).for_each(|entry| writer.push_with(entry, Ok).unwrap());
+            let _ = writer.push_with(2, |_| panic!("a frame of another UMEM"));
+        }));
+        assert!(caught.is_err());
+        assert_eq!(producer.commit(), 2);
+        let mut seen = Vec::new();
+        consumer.consume(4, |entry| seen.push(entry));
+        assert_eq!(seen, [0, 1]);
     }
 
     #[test]

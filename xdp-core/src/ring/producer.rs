@@ -1,6 +1,6 @@
 //! Producer: the end that writes entries. Fill and tx.
 
-use super::{Entry, RingMemory};
+use super::{Entry, RingMemory, Run};
 use crate::uapi::XDP_RING_NEED_WAKEUP;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
@@ -32,18 +32,71 @@ pub struct Producer<T, M> {
 // SAFETY: the pointers are into `memory`, which may be sent; R4 is kept by `&mut self`.
 unsafe impl<T: Send, M: Send> Send for Producer<T, M> {}
 
-/// The next slot of a ring, known to be free.
+/// Writes entries for the length of a burst, with its place in a register: what [`push`](Producer::push) does, without
+/// loading and storing the ring's state each time. The ring knows of them when the writer goes, by a panic too.
 #[derive(Debug)]
-pub struct Slot<'p, T, M>(&'p mut Producer<T, M>);
+pub struct Writer<'p, T, M> {
+    ring: &'p mut Producer<T, M>,
+    /// Free slots side by side, the next one first.
+    run: Run<T>,
+    /// The index of the run's end.
+    end: u32,
+    /// Entries that may be written beyond the run.
+    left: u32,
+}
 
-impl<T: Entry, M> Slot<'_, T, M> {
-    /// Writes the entry where only we see it.
+impl<T: Entry, M: RingMemory> Writer<'_, T, M> {
+    /// Writes what `entry` makes of `value` where only we see it; gives `value` back where there is no room or `entry`
+    /// makes nothing of it.
     #[inline]
-    pub fn fill(self, entry: T) {
-        let ring = self.0;
-        // SAFETY: R1, the mask keeps the slot inside the ring; R2, it is ours until `commit`.
-        unsafe { ring.slots.add((ring.next & ring.mask) as usize).write(entry) };
-        ring.next = ring.next.wrapping_add(1);
+    pub fn push_with<V>(&mut self, value: V, entry: impl FnOnce(V) -> Result<T, V>) -> Result<(), V> {
+        if self.run.is_empty() && !self.extend() {
+            return Err(value);
+        }
+        let entry = entry(value)?; // should it panic, nothing was pushed
+        // SAFETY: it was seen not to be empty, or extended.
+        let slot = unsafe { self.run.step() };
+        // SAFETY: R2, the run's slots are free, and ours until they are published.
+        unsafe { entry.write(slot) };
+        Ok(())
+    }
+
+    /// The ring itself, for once, which may be written as ever.
+    #[inline]
+    pub fn with_ring<V>(&mut self, f: impl FnOnce(&mut Producer<T, M>) -> V) -> V {
+        let next = self.index();
+        self.ring.next = next;
+        let value = f(self.ring);
+        self.left = (self.left + self.run.len()).saturating_sub(self.ring.next.wrapping_sub(next));
+        // SAFETY: R1, no slot from one inside the ring.
+        self.run = unsafe { Run::new(self.ring.slots, 0) };
+        self.end = self.ring.next;
+        value
+    }
+
+    /// The next run, where there is one.
+    #[inline]
+    fn extend(&mut self) -> bool {
+        self.ring.next = self.end;
+        self.run = self.ring.free_run(self.left);
+        let len = self.run.len();
+        (self.end, self.left) = (self.end.wrapping_add(len), self.left - len);
+        len > 0
+    }
+}
+
+impl<T, M> Writer<'_, T, M> {
+    /// The slot to write next.
+    #[inline]
+    fn index(&self) -> u32 {
+        self.end.wrapping_sub(self.run.len())
+    }
+}
+
+impl<T, M> Drop for Writer<'_, T, M> {
+    #[inline]
+    fn drop(&mut self) {
+        self.ring.next = self.index();
     }
 }
 
@@ -102,22 +155,35 @@ impl<T: Entry, M: RingMemory> Producer<T, M> {
         free
     }
 
-    /// A free slot, to be filled at once; none if the ring is full. For entries that are made only where there is room.
-    #[inline]
-    pub fn slot(&mut self) -> Option<Slot<'_, T, M>> {
-        if self.free(1) == 0 { None } else { Some(Slot(self)) }
-    }
-
     /// Writes an entry where only we see it; gives it back if the ring is full.
     #[inline]
     pub fn push(&mut self, entry: T) -> Result<(), T> {
-        match self.slot() {
-            Some(slot) => {
-                slot.fill(entry);
-                Ok(())
-            }
-            None => Err(entry),
+        if self.free(1) == 0 {
+            return Err(entry);
         }
+        // SAFETY: R1, the mask keeps the slot inside the ring.
+        let slot = unsafe { self.slots.add((self.next & self.mask) as usize) };
+        // SAFETY: R2, the slot at `next` is ours until `commit`.
+        unsafe { entry.write(slot) };
+        self.next = self.next.wrapping_add(1);
+        Ok(())
+    }
+
+    /// Writes up to `most` entries, as a burst.
+    #[inline]
+    pub fn writer(&mut self, most: u32) -> Writer<'_, T, M> {
+        // SAFETY: R1, no slot from one inside the ring.
+        let run = unsafe { Run::new(self.slots, 0) };
+        Writer { end: self.next, left: most, run, ring: self }
+    }
+
+    /// Up to `most` free slots side by side, from the next one on.
+    #[cold]
+    fn free_run(&mut self, most: u32) -> Run<T> {
+        let index = self.next & self.mask;
+        let len = self.free(1).min(most).min(self.capacity() - index);
+        // SAFETY: R1, the mask keeps the first slot inside the ring, and the run ends with the ring at the latest.
+        unsafe { Run::new(self.slots.add(index as usize), len) }
     }
 
     /// Publishes everything pushed since the last time, with one store. Returns how many.
