@@ -19,7 +19,7 @@ use xdp_apps::stages::{Forwarder, ForwarderOptions, PingOptions, Pinger, Reflect
 use xdp_apps::testbed::hosts::{Card, Hosts};
 use xdp_core::cpu::{self, Cap};
 use xdp_core::netdev::{Namespace, icmp};
-use xdp_core::wire::{Mac, UdpTemplate};
+use xdp_core::wire::UdpTemplate;
 use xdp_core::{
     Clock, Counters, Idle, Layout, Mode, RegionOptions, RingSizes, Rule, Rules, Stage, Stop, Umem, Worker,
     XskConfig, sim, ticks,
@@ -239,8 +239,8 @@ impl Lab<'_> {
 
     fn pinger(&self, from: &Card, to: &Card) -> Result<(Pinger, samples::Reader), Failure> {
         let template = UdpTemplate {
-            source_mac: Mac(from.mac.0),
-            destination_mac: Mac(to.mac.0),
+            source_mac: from.mac,
+            destination_mac: to.mac,
             source: SocketAddrV4::new(from.ip, PORT),
             destination: SocketAddrV4::new(to.ip, PORT),
             ..UdpTemplate::default()

@@ -16,8 +16,8 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
+use xdp_core::netdev::Mac;
 use xdp_core::netdev::ethtool::Channels;
-use xdp_core::netdev::link::Mac;
 use xdp_core::netdev::{Interface, Namespace};
 use xdp_core::{Errno, cpu};
 

@@ -65,7 +65,8 @@ pub mod steer;
 pub(crate) mod sys;
 pub mod tune;
 
-pub use link::{End, Interface, Mac, NewLink};
+pub use crate::wire::Mac;
+pub use link::{End, Interface, NewLink};
 pub use namespace::Namespace;
 
 use alloc::borrow::Cow;
