@@ -369,6 +369,10 @@ pub(crate) struct Run {
     /// Print results and errors only
     #[arg(short, long, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
+
+    /// Put back, unasked, what killed runs left changed on this host (see restore)
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

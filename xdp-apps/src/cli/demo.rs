@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::failure::{Code, Failure};
+use super::restore;
 use crate::session::{
     self, Crank, Crew, Gauge, Interrupts, Place, Ran, Seat, Setup, WorkerReport, XskWorker,
 };
@@ -60,6 +61,9 @@ pub(crate) struct Demo {
     /// No progress bar, no notes
     #[arg(short, long)]
     quiet: bool,
+    /// Put back, unasked, what killed runs left changed on this host (see restore)
+    #[arg(long)]
+    yes: bool,
 }
 
 /// What every path is measured with.
@@ -73,6 +77,7 @@ struct Lab<'l> {
 }
 
 pub(crate) fn run(args: &Demo) -> Result<Code, Failure> {
+    restore::at_start(args.yes, args.quiet)?;
     let interrupts = Interrupts::catch()
         .map_err(|error| Failure::new(Code::Runtime, format!("catch signals: {error}; run again")))?;
     let clock = Clock::calibrated();
