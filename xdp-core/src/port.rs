@@ -245,6 +245,7 @@ impl<'u, M: RingMemory, const K: usize> Receive<'u> for RingReceiver<'u, M, K> {
 
 /// Adds a fragment to the packet it belongs to, if there is one; the packet, when it is whole.
 #[cold]
+#[inline(never)]
 fn assemble<'u>(
     partial: &mut Option<Frame<'u>>,
     chunks: &mut usize,
@@ -354,6 +355,7 @@ impl<'u, M: RingMemory> Burst<'u> for RingSends<'_, 'u, M> {
 
 /// Queues a packet that is not simply one frame in an aligned chunk, or for which there was no room.
 #[cold]
+#[inline(never)]
 fn send_unusual<'u, M: RingMemory>(
     tx: &mut Producer<Desc, M>,
     umem: &Umem,
@@ -447,6 +449,7 @@ impl<'u, M: RingMemory, const K: usize> Transmit<'u> for RingTransmitter<'u, M, 
 /// clears it (seen on 6.18.44), so the address of a chunk at an odd offset comes back one less. Only unaligned chunks lie at
 /// odd offsets, and none of them begins where another one does less one.
 #[cold]
+#[inline(never)]
 fn unusual_chunk(umem: &Umem, desc: Desc) -> Option<Frame<'_>> {
     // SAFETY: K1, the address was queued on the tx ring whose completions these are, and comes back once.
     let frame = unsafe { Frame::from_desc(desc, umem) };
