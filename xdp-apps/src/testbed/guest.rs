@@ -207,12 +207,11 @@ impl Guest {
 }
 
 fn mount_all() -> Result<(), String> {
-    let all: [(&CStr, &CStr); 6] = [
+    let all: [(&CStr, &CStr); 5] = [
         (c"proc", c"/proc"),
         (c"sysfs", c"/sys"),
         (c"devtmpfs", c"/dev"),
         (c"tmpfs", c"/run"),
-        (c"tmpfs", c"/tmp"),
         (c"bpf", c"/sys/fs/bpf"),
     ];
     for (kind, at) in all {

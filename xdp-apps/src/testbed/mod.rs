@@ -67,7 +67,7 @@ pub enum Error {
     TimedOut {
         /// How long it had, in seconds.
         after_s: u64,
-        /// The last lines of its console.
+        /// The last lines of the command, else of the machine's console.
         said: String,
     },
 }
@@ -94,10 +94,7 @@ impl fmt::Display for Error {
             Self::Broken { what, said } if said.is_empty() => f.write_str(what),
             Self::Broken { what, said } => write!(f, "{what}; it said last:\n{said}"),
             Self::TimedOut { after_s, said } => {
-                write!(
-                    f,
-                    "stopped after {after_s} s; give it longer with --timeout; its console said last:\n{said}"
-                )
+                write!(f, "stopped after {after_s} s; give it longer with --timeout; it said last:\n{said}")
             }
         }
     }

@@ -544,7 +544,7 @@ impl<'d> Machine<'d> {
                     let after_s = vm.timeout.as_secs();
                     return Err(Ended::Error(Error::TimedOut {
                         after_s,
-                        said: super::tail(&self.console()),
+                        said: report.last_words(&self.console()),
                     }));
                 }
             }
@@ -694,6 +694,13 @@ impl Report {
         }
     }
 
+    /// Whatever was said last: by the command, or, where it has not said anything, by the machine's kernel.
+    fn last_words(&self, console: &str) -> String {
+        let said = [&self.stdout[..], &self.stderr[..]].concat();
+        let said = super::tail(&String::from_utf8_lossy(&said));
+        if said.is_empty() { super::tail(console) } else { said }
+    }
+
     fn into_outcome(self, took: Duration, console: String) -> Outcome {
         let (status, ran_guest) = self.end.unwrap_or_default();
         Outcome {
@@ -830,6 +837,14 @@ mod tests {
             (Duration::from_millis(3400), Duration::from_millis(3500))
         );
         assert!(!outcome.passed() && outcome.objection().is_none());
+    }
+
+    #[test]
+    fn a_machine_that_is_stopped_is_told_by_the_commands_last_words_else_the_kernels() {
+        let silent = report(&[(Kind::Begin, "0 x", 0)]);
+        assert_eq!(silent.last_words("booting\n"), "booting");
+        let talking = report(&[(Kind::Stdout, "test one ... ok\n", 1), (Kind::Stderr, "hm", 2)]);
+        assert_eq!(talking.last_words("booting\n"), "test one ... ok\nhm");
     }
 
     #[test]
