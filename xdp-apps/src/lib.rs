@@ -30,3 +30,8 @@ pub mod samples;
 pub mod stages;
 #[cfg(feature = "cli")]
 pub mod testbed;
+
+/// The README's programs compile, and the one that can runs.
+#[cfg(all(doctest, feature = "cli"))]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

@@ -14,6 +14,7 @@ use cli::failure::{Code, Failure};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    xdp_apps::testbed::guest::enter();
     match run() {
         Ok(code) => code.into(),
         Err(failure) => {
@@ -37,6 +38,8 @@ fn run() -> Result<Code, Failure> {
         Command::Contract(args) => cli::contract::run(&args),
         Command::Doctor(args) => cli::doctor::run(&args),
         Command::Restore(args) => cli::restore::run(&args),
+        Command::Testbed(args) => cli::testbed::run(&args),
+        Command::PingDemo(args) => cli::testbed::ping(&args),
         Command::Completions(args) => cli::shell::completions(&args),
         Command::Man(args) => cli::shell::man(&args),
     }

@@ -277,6 +277,41 @@ fn an_interrupt_takes_the_program_off_and_a_kill_leaves_none_either() {
 }
 
 #[test]
+fn a_pinger_interrupted_waits_for_what_is_on_its_way_unless_interrupted_again() {
+    let Some(_alone) = alone_and_privileged() else { return };
+    let (a, b) = (Host::new(), Host::new());
+    let wire = wire(&a, &b, 1, MTU);
+    let address = mac(&wire.far);
+    let arguments = [
+        "ping",
+        "--netns",
+        a.name(),
+        "--iface",
+        &wire.near.name,
+        "--dst-mac",
+        &address,
+        "--warm-up",
+        "0",
+        "--json",
+    ];
+    let ping = Running::start(&arguments);
+    thread::sleep(Duration::from_millis(50));
+    let ended = ping.interrupt();
+    assert_eq!(ended.code, Some(130), "{ended:?}");
+    let rows = rows(&ended);
+    assert!(sum(&rows, "sent") > 0);
+    assert_eq!(sum(&rows, "sent"), sum(&rows, "lost"), "nobody answers");
+
+    let ping = Running::start(&arguments);
+    thread::sleep(Duration::from_millis(50));
+    ping.signal("INT");
+    thread::sleep(Duration::from_millis(100)); // two that are pending are one
+    let ended = ping.interrupt();
+    assert_eq!((ended.code, &ended.stdout[..]), (Some(130), ""), "{ended:?}");
+    assert!(!a.has_program(&wire.near));
+}
+
+#[test]
 fn an_interface_removed_in_mid_run_ends_it_with_a_word() {
     let Some(_alone) = alone_and_privileged() else { return };
     let (a, b) = (Host::new(), Host::new());
@@ -417,6 +452,9 @@ fn forwards_intact_and_in_order(queues: u32) {
         })
         .collect();
     cpu::pin(cores[0]).unwrap();
+    for checker in &mut checkers {
+        checker.turn(); // lends frames, before there is anything to receive
+    }
     let deadline = Instant::now() + Duration::from_micros(count * 10) + Duration::from_secs(5);
     while checkers.iter().any(|checker| checker.stage().next < each) && Instant::now() < deadline {
         for _ in 0..64 {

@@ -172,6 +172,33 @@ fn what_a_killed_demo_leaves_is_put_back_by_restore() {
 }
 
 #[test]
+fn the_next_run_says_what_a_killed_one_left_or_puts_it_back_if_told_to() {
+    let _alone = ALONE.lock();
+    if !is_privileged("demo") {
+        return;
+    }
+    let state = State::new("next");
+    let mut child = state.demo(&["demo", "--quiet"]).stdout(Stdio::null()).spawn().unwrap();
+    in_the_middle(&child);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let pid = child.id();
+    let next = ["demo", "--mode", "native", "--count", "20", "--rate", "1000"];
+    let (_, ran) = output(state.demo(&next));
+    let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+    assert!(said.contains("xdp-apps restore"), "{said}");
+    assert_eq!(
+        (namespaces_of(pid).len(), state.journals()),
+        (3, 1),
+        "nobody was asked, so nothing was touched"
+    );
+    let (_, ran) = output(state.demo(&[&next[..], &["--yes"]].concat()));
+    let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+    assert!(said.contains("put back"), "{said}");
+    assert_eq!((ran.status.code(), namespaces_of(pid), state.journals()), (Some(0), vec![], 0), "{said}");
+}
+
+#[test]
 fn without_privilege_it_says_what_is_missing_and_runs_in_memory() {
     let _alone = ALONE.lock();
     let state = State::new("nobody");

@@ -2,8 +2,11 @@
 
 #![cfg(feature = "cli")]
 
+mod schema;
+
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use core::time::Duration;
+use schema::check as fits;
 use serde_json::{Value, json};
 use std::process::{Command, Output};
 use xdp_core::cpu::{self, Cap};
@@ -125,16 +128,17 @@ fn an_interface_that_the_host_hangs_on_is_only_read_unless_forced() {
         return;
     }
     let (name, namespace) = veth();
-    let hang = || {
-        let va = Interface::named("va")?;
-        va.add_address("198.18.9.1".parse().unwrap(), 24)?;
-        va.add_route("0.0.0.0".parse().unwrap(), 0, None)
-    };
-    namespace.run(hang).unwrap().unwrap();
     let run = |more: &[&str]| {
         let args = ["doctor", "--netns", &name, "--iface", "va", "--noise", "0", "--json"];
         document(&apps(&[&args[..], more].concat()))
     };
+    let address = || Interface::named("va")?.add_address("198.18.9.1".parse().unwrap(), 24);
+    namespace.run(address).unwrap().unwrap();
+    let read = run(&[]);
+    assert!(check(&read, "probes")["found"].as_str().unwrap().contains("198.18.9.1"), "{read}");
+    assert_eq!(read["contracts"], json!([]));
+    let route = || Interface::named("va")?.add_route("0.0.0.0".parse().unwrap(), 0, None);
+    namespace.run(route).unwrap().unwrap();
     let read = run(&[]);
     assert_eq!(check(&read, "guard")["verdict"], "warn");
     assert!(check(&read, "probes")["found"].as_str().unwrap().contains("default route"), "{read}");
@@ -180,77 +184,4 @@ fn a_link_that_is_down_fails_and_what_is_not_there_is_a_usage_error() {
     let output = apps(&["doctor", "--netns", &name, "--iface", "va", "--noise", "0"]);
     assert_eq!(output.status.code(), Some(3), "{}", text(&output));
     assert!(text(&output).contains("-> sudo ip link set va up"), "{}", text(&output));
-}
-
-/// Whether `value` is what `schema` describes, for the words that our schema uses; any other is an error, so that none is
-/// believed to be checked that is not.
-fn fits(root: &Value, schema: &Value, value: &Value, at: &str) -> Result<(), String> {
-    let fail = |what: String| Err(format!("{at}: {what}"));
-    for (word, rule) in schema.as_object().ok_or("a schema is an object")? {
-        match word.as_str() {
-            "$schema" | "$id" | "$defs" | "title" | "description" => (),
-            "$ref" => {
-                let pointer = rule.as_str().and_then(|name| name.strip_prefix('#')).ok_or("a local $ref")?;
-                fits(root, root.pointer(pointer).ok_or("a $ref to something")?, value, at)?;
-            }
-            "type" => {
-                let is = |name: &Value| match name.as_str() {
-                    Some("object") => value.is_object(),
-                    Some("array") => value.is_array(),
-                    Some("string") => value.is_string(),
-                    Some("boolean") => value.is_boolean(),
-                    Some("null") => value.is_null(),
-                    Some("number") => value.is_number(),
-                    Some("integer") => value.is_u64() || value.is_i64(),
-                    _ => panic!("no type {name}"),
-                };
-                if !rule.as_array().map_or_else(|| is(rule), |names| names.iter().any(is)) {
-                    return fail(format!("not of type {rule}"));
-                }
-            }
-            "const" if value != rule => return fail(format!("not {rule}")),
-            "enum" if !rule.as_array().ok_or("a list")?.contains(value) => {
-                return fail(format!("not one of {rule}"));
-            }
-            "minimum" if value.is_number() && value.as_f64() < rule.as_f64() => {
-                return fail(format!("below {rule}"));
-            }
-            "const" | "enum" | "minimum" => (),
-            "oneOf" => {
-                let all = rule.as_array().ok_or("a list")?.iter();
-                let results: Vec<_> = all.map(|one| fits(root, one, value, at)).collect();
-                if results.iter().filter(|result| result.is_ok()).count() != 1 {
-                    return fail(format!("not exactly one of {results:?}"));
-                }
-            }
-            "required" => {
-                let missing = |name: &&Value| name.as_str().is_none_or(|name| value.get(name).is_none());
-                if let Some(name) = rule.as_array().ok_or("a list")?.iter().find(missing) {
-                    return fail(format!("{name} is missing"));
-                }
-            }
-            "properties" => {
-                for (name, inner) in value.as_object().into_iter().flatten() {
-                    if let Some(rule) = rule.get(name) {
-                        fits(root, rule, inner, &format!("{at}/{name}"))?;
-                    }
-                }
-            }
-            "additionalProperties" => {
-                assert_eq!(*rule, json!(false));
-                let known = |name: &str| schema["properties"].get(name).is_some();
-                let mut names = value.as_object().into_iter().flat_map(|all| all.keys());
-                if let Some(name) = names.find(|name| !known(name)) {
-                    return fail(format!("{name} is not a word of it"));
-                }
-            }
-            "items" => {
-                for (n, item) in value.as_array().into_iter().flatten().enumerate() {
-                    fits(root, rule, item, &format!("{at}/{n}"))?;
-                }
-            }
-            word => panic!("the check does not know {word}"),
-        }
-    }
-    Ok(())
 }

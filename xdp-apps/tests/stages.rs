@@ -927,7 +927,7 @@ mod veth {
     use std::net::UdpSocket;
     use std::thread;
     use xdp_core::cpu::{self, Cap};
-    use xdp_core::netdev::{self, End, Interface, Namespace, NewLink, icmp};
+    use xdp_core::netdev::{End, Interface, Namespace, NewLink, icmp};
     use xdp_core::{Mode, RegionOptions, Registration, XskConfig, XskPort};
 
     const LONG: Duration = Duration::from_secs(5);
@@ -937,7 +937,7 @@ mod veth {
     struct Side {
         namespace: Namespace,
         name: String,
-        mac: netdev::Mac,
+        mac: Mac,
     }
 
     /// Two ends, both up, the near one with an address and a neighbour; `None`, said, where that takes more than we may.
@@ -952,7 +952,7 @@ mod veth {
         let sides = ["s", "t"].map(|end| Side {
             namespace: Namespace::anonymous().unwrap(),
             name: format!("{end}{nth}x{}", std::process::id()),
-            mac: netdev::Mac::random(),
+            mac: Mac::random(),
         });
         let [near, far] =
             sides.each_ref().map(|side| End::new(&side.name).in_namespace(&side.namespace).mac(side.mac));
@@ -993,8 +993,8 @@ mod veth {
             let (near_umem, far_umem) = (Side::umem(), Side::umem());
             let (writer, mut reader) = samples::channel(10_000);
             let template = UdpTemplate {
-                source_mac: Mac(near.mac.0),
-                destination_mac: Mac(far.mac.0),
+                source_mac: near.mac,
+                destination_mac: far.mac,
                 source: SocketAddrV4::new(NEAR, 5000),
                 destination: SocketAddrV4::new(FAR, 7),
                 packet_size: 128,
@@ -1046,7 +1046,7 @@ mod veth {
                     (granted.umem.chunk_size, granted.umem.chunks, granted.rings.tx),
                     (2048, 8192, 2048)
                 );
-                assert_eq!(granted.busy_poll.why.as_deref(), Some("not asked for"));
+                assert!(granted.busy_poll.why.as_deref().is_some_and(|why| why.starts_with("not asked for")));
                 let rtt = row.ping.unwrap().rtt_us.unwrap();
                 let in_order = [rtt.min, rtt.p50, rtt.p90, rtt.p99, rtt.p999, rtt.max];
                 assert!(in_order.is_sorted() && rtt.min > 0.0 && rtt.max < 5e6, "{rtt:?}");

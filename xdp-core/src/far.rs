@@ -149,6 +149,47 @@ impl Bellpush {
     }
 }
 
+/// Notices a ring that nobody takes from, although it was rung for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Standstill {
+    watching: bool,
+    /// Rings since the consumer moved, its index then, and when that was.
+    rings: u32,
+    taken: u32,
+    since: u64,
+}
+
+impl Standstill {
+    /// Rings in vain, and ticks, before it is one: a virtual processor may be away for a while.
+    const RINGS: u32 = 16;
+    const TICKS: u64 = 16 * STILL_TICKS;
+
+    pub(crate) fn new(watching: bool) -> Self {
+        Self { watching, rings: 0, taken: 0, since: 0 }
+    }
+
+    /// Watches anew.
+    pub(crate) fn rearm(&mut self) {
+        (self.watching, self.rings) = (true, 0);
+    }
+
+    /// Told before each ring how many entries wait and how many were ever taken; true once, where the ring stands still.
+    #[inline]
+    pub(crate) fn is_seen(&mut self, pending: u32, taken: u32, now: impl FnOnce() -> u64) -> bool {
+        if !self.watching || pending == 0 {
+            self.rings = 0;
+            return false;
+        }
+        if self.rings == 0 || taken != self.taken {
+            (self.rings, self.taken, self.since) = (1, taken, now());
+            return false;
+        }
+        self.rings = self.rings.saturating_add(1);
+        self.watching = self.rings < Self::RINGS || now().wrapping_sub(self.since) < Self::TICKS;
+        !self.watching
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,5 +228,22 @@ mod tests {
         while push.held_back() {}
         push.called(true);
         assert!(!push.held_back());
+    }
+
+    #[test]
+    fn a_standstill_is_seen_once_after_many_rings_and_some_time() {
+        let mut standstill = Standstill::new(true);
+        let long = Standstill::TICKS;
+        assert!((0..1000).all(|n| !standstill.is_seen(1, 7, || n)), "time has hardly passed");
+        assert!(standstill.is_seen(1, 7, || long + 1));
+        assert!(!standstill.is_seen(1, 7, || 2 * long), "once");
+        standstill.rearm();
+        assert!((0..1000).all(|_| !standstill.is_seen(1, 7, || 2 * long)));
+        assert!(standstill.is_seen(1, 7, || 3 * long + 1), "and again when told to");
+
+        let mut standstill = Standstill::new(true);
+        assert!((0..1000).all(|n| !standstill.is_seen(1, n, || u64::from(n) * long)), "it moves");
+        assert!((0..1000).all(|n| !standstill.is_seen(n % 2, 1000, || u64::from(n) * long)), "it runs empty");
+        assert!(!Standstill::new(false).is_seen(1, 0, || unreachable!()));
     }
 }

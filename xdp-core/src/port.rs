@@ -490,3 +490,49 @@ fn metadata_is_valid(frame: &Frame<'_>, umem: &Umem) -> bool {
     let checksum_inside = (half(8) + half(10) + 2) as usize <= frame.len();
     flags & !KNOWN == 0 && (flags & XDP_TXMD_FLAGS_CHECKSUM == 0 || checksum_inside)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::HeapRing;
+    use alloc::sync::Arc;
+    use alloc::vec::Vec;
+    use xdp_umem::Layout;
+
+    type Ring = Arc<HeapRing>;
+
+    /// A receiving half whose rings begin just before a wrap, and the far end of its rx ring.
+    fn receiver(umem: &Umem) -> (RingReceiver<'_, Ring>, Producer<Desc, Ring>) {
+        let [fill, rx] = [0; 2].map(|_| Arc::new(HeapRing::new(8, u32::MAX)));
+        // SAFETY: R4, one end of each over fresh memory; the tests hand each chunk back once (K1).
+        unsafe {
+            let half = RingReceiver::new(umem, Producer::new(fill), [Consumer::new(rx.clone())]);
+            (half, Producer::new(rx))
+        }
+    }
+
+    #[test]
+    fn a_fragment_with_no_room_before_it_is_given_up_and_counted() {
+        let umem = Umem::heap(Layout::new(2048, 3).unwrap());
+        let (mut half, mut far) = receiver(&umem);
+        umem.take_frames().unwrap().for_each(|frame| half.offer(frame).unwrap());
+        for (addr, options) in [(0, Desc::CONTINUED), (2048, Desc::CONTINUED), (4096, 0)] {
+            far.push(Desc { addr, len: 9, options }).unwrap();
+        }
+        far.commit();
+        let mut packets = Vec::new();
+        assert_eq!(half.receive(8, |packet| packets.push(packet)), 1);
+        assert_eq!((packets[0].chunks(), half.broken(), half.lent()), (1, 2, 2), "every chunk is somewhere");
+    }
+
+    #[test]
+    fn more_forged_entries_than_chunks_were_lent_leave_the_lent_as_many() {
+        let umem = Umem::heap(Layout::new(2048, 3).unwrap());
+        let (mut half, mut far) = receiver(&umem);
+        half.offer(umem.take_frames().unwrap().next().unwrap()).unwrap();
+        (0..5).for_each(|n| far.push(Desc { addr: u64::MAX - n, len: 9, options: 0 }).unwrap());
+        far.commit();
+        assert_eq!(half.receive(8, |_| panic!("none of them is a packet")), 0);
+        assert_eq!((half.broken(), half.lent()), (5, 1));
+    }
+}

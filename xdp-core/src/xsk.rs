@@ -1,6 +1,6 @@
 //! One AF_XDP socket: its rings, its options, its wake-ups.
 
-use crate::far::{Bellpush, Far, Kicked, Outcome, State, Want};
+use crate::far::{Bellpush, Far, Kicked, Outcome, Standstill, State, Want};
 use crate::port::{Port, RingReceiver, RingTransmitter};
 use crate::ring::{Consumer, KernelRing, Mapping, Producer, RingSizes, Watcher};
 use crate::uapi::{self, MmapOffsets, SockaddrXdp, Statistics, UmemReg};
@@ -37,8 +37,9 @@ pub struct BusyPoll {
     pub budget: u32,
     /// How long a call may poll, in microseconds (`SO_BUSY_POLL`).
     pub time_us: u32,
-    /// Whether to keep interrupts off between polls (`SO_PREFER_BUSY_POLL`). On some drivers this stalls zero-copy
-    /// sending: see `af_xdp` in ARCHITECTURE.md.
+    /// Whether to keep interrupts off between polls (`SO_PREFER_BUSY_POLL`). On drivers that send and receive in different
+    /// NAPI instances (virtio_net; igb with up to half of its queues in use) this stalls zero-copy sending: where that is
+    /// seen, the socket stops preferring, and [`Granted::prefers_busy_poll`] says so.
     pub prefer: bool,
 }
 
@@ -101,6 +102,8 @@ pub struct Granted {
     pub need_wakeup: bool,
     /// Busy polling: `Ok` with the NAPI id where it works, else why not.
     pub busy_poll: Result<u32, String>,
+    /// Whether interrupts stay off between polls; `false`, though asked for, once that has been seen to stall sending.
+    pub prefers_busy_poll: bool,
     /// Packets a send call moves in copy mode; `None` on kernels without the option, where it is 32 at most.
     pub tx_budget: Option<u32>,
     /// `SO_SNDBUF`, as the kernel has it, in bytes.
@@ -307,6 +310,9 @@ impl Xsk {
             push: Bellpush::new(zero_copy),
             zero_copy,
             busy_poll: self.busy_poll().is_ok(),
+            standstill: Standstill::new(zero_copy && self.prefers_busy_poll()),
+            starved: Standstill::new(zero_copy),
+            receives: false,
             tx,
             fill,
             state: State::Up,
@@ -318,7 +324,7 @@ impl Xsk {
     /// What it was granted, read back now.
     ///
     /// # Cost
-    /// Three system calls.
+    /// Four system calls.
     pub fn granted(&self) -> Granted {
         let zero_copy = self.is_zero_copy();
         let send_buffer = sys::getsockopt::<i32>(&self.fd, libc::SOL_SOCKET, libc::SO_SNDBUF);
@@ -326,6 +332,7 @@ impl Xsk {
             zero_copy,
             need_wakeup: zero_copy && self.config.need_wakeup,
             busy_poll: self.busy_poll(),
+            prefers_busy_poll: self.prefers_busy_poll(),
             tx_budget: if zero_copy { None } else { self.tx_budget },
             send_buffer: send_buffer.map_or(0, |(bytes, _)| bytes as u32),
             rings: self.config.rings,
@@ -354,6 +361,14 @@ impl Xsk {
             Ok((id, _)) => Ok(id),
             Err(errno) => Err(format!("SO_INCOMING_NAPI_ID cannot be read: {errno}")),
         }
+    }
+
+    fn prefers_busy_poll(&self) -> bool {
+        sys::getsockopt::<u32>(&self.fd, libc::SOL_SOCKET, SO_PREFER_BUSY_POLL).is_ok_and(|(on, _)| on != 0)
+    }
+
+    fn set_busy_poll_us(&self, us: u32) -> Result<(), Errno> {
+        sys::setsockopt(&self.fd, libc::SOL_SOCKET, SO_BUSY_POLL, &us)
     }
 
     /// What the kernel counted: `XDP_STATISTICS`. Kernels before 5.9 leave the last three at 0.
@@ -532,6 +547,11 @@ pub struct XskFar {
     push: Bellpush,
     zero_copy: bool,
     busy_poll: bool,
+    standstill: Standstill,
+    /// Of the fill ring.
+    starved: Standstill,
+    /// Whether the driver ever took a chunk to receive into.
+    receives: bool,
     tx: Watcher<KernelRing>,
     fill: Watcher<KernelRing>,
     state: State,
@@ -553,19 +573,57 @@ impl XskFar {
             // sides a store before a load, which only a full fence keeps in order.
             fence(Ordering::SeqCst);
         }
+        if want.tx && self.standstill.is_seen(pending, self.tx.taken(), clock::ticks) {
+            return self.prefer_no_more();
+        }
         let send = want.tx && self.push.due(pending, self.tx.taken(), self.tx.needs_wakeup(), clock::ticks);
         if self.busy_poll {
             // Either call runs the device's poll, which serves both directions.
             return if send || (want.tx && pending > 0) { self.send() } else { self.receive() };
         }
         let mut kicked = if send { self.send() } else { Kicked::IDLE };
-        if want.rx && self.fill.needs_wakeup() {
-            let woken = self.receive();
+        let asks = self.fill.needs_wakeup();
+        if want.rx && (asks || !self.receives) {
+            let woken = self.feed(asks);
             kicked.calls += woken.calls;
             if kicked.outcome == Outcome::Idle {
                 kicked.outcome = woken.outcome;
             }
         }
+        kicked
+    }
+
+    /// Wakes a driver that asks for chunks to receive into, or has never taken any.
+    ///
+    /// The drivers igb and igc, where receiving and sending have an interrupt each, wake only the sending side (until
+    /// 7.0 and the stable kernels of March 2026), and so never see a chunk that comes after they found none, which also is
+    /// at the bind. One busy poll runs the receiving side.
+    #[cold]
+    fn feed(&mut self, asks: bool) -> Kicked {
+        let taken = self.fill.taken();
+        self.receives |= taken != 0;
+        if self.starved.is_seen(self.fill.pending(), taken, clock::ticks) {
+            self.starved.rearm();
+            let before = self.xsk.config.busy_poll.map_or(0, |busy_poll| busy_poll.time_us);
+            // It fails only without CAP_NET_ADMIN, and then the call between the two is an ordinary one.
+            let _ = self.xsk.set_busy_poll_us(20);
+            let mut kicked = self.receive();
+            let _ = self.xsk.set_busy_poll_us(before);
+            kicked.calls += 2;
+            return kicked;
+        }
+        if asks { self.receive() } else { Kicked::IDLE }
+    }
+
+    /// A send call of a socket that prefers busy polling polls the receive queue's NAPI instance and leaves it at that
+    /// (`__xsk_sendmsg` in `net/xdp/xsk.c`), so where another instance sends, nothing does. Without the preference the call
+    /// wakes the driver.
+    #[cold]
+    fn prefer_no_more(&mut self) -> Kicked {
+        // It can only fail on a socket that has no such option, and that has no such trouble.
+        let _ = sys::setsockopt(&self.xsk.fd, libc::SOL_SOCKET, SO_PREFER_BUSY_POLL, &0u32);
+        let mut kicked = self.send();
+        kicked.calls += 1;
         kicked
     }
 

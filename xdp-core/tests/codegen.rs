@@ -116,8 +116,8 @@ const ALLOCATORS: &[&str] = &[
 const NEVER_REACHED: &[&str] =
     &["core9panicking", "core6option", "core6result", "slice5index", "_Unwind_Resume"];
 const HARMLESS: &[&str] = &["memcpy", "memmove", "memset", "memcmp", "bcmp"];
-/// The calls of a kick, and what turns their results into an errno.
-const SYSTEM_CALLS: &[&str] = &["sendto", "recv", "__errno_location"];
+/// The calls of a kick (setsockopt where a driver has to be worked round), and what turns their results into an errno.
+const SYSTEM_CALLS: &[&str] = &["sendto", "recv", "setsockopt", "__errno_location"];
 
 /// What one instruction means for the rules; `None` for most.
 fn judge(line: &str, has_table: bool) -> Option<Found> {

@@ -97,17 +97,20 @@ fn a_lone_packet_is_not_held_back() {
     let mut b = worker(&bed.b, &far, &config(), reflect);
     a.turn();
     b.turn();
+    let mut turns = vec![];
     for n in 0..100 {
+        let before = a.counters().turns;
         a.stage_mut().to_send.push_back((0, packet(n, 64)));
-        // One turn each is all it takes where nobody else is scheduled in between.
         until("one packet is there and back", || {
             a.turn();
             b.turn();
             a.stage().seen.len() > n as usize
         });
+        turns.push(a.counters().turns - before);
     }
-    let turns = a.counters().turns;
-    assert!(turns < 400, "100 packets took {turns} turns");
+    // Sent in the first and received in the second, unless the kernel is busy elsewhere in between.
+    turns.sort();
+    assert_eq!(turns[50], 2, "{turns:?}");
 }
 
 #[test]
@@ -121,13 +124,14 @@ fn every_idle_policy_answers_and_only_the_sleeping_ones_sleep() {
         let mut a = worker(&bed.a, &near, &config(), Host::default());
         let mut b = worker(&bed.b, &far, &config(), reflect).idle(idle, &clock);
         a.turn();
+        b.turn();
         let stop = Stop::new();
-        let (b, slowest) = thread::scope(|scope| {
+        let (b, mut times) = thread::scope(|scope| {
             let handle = scope.spawn(|| {
                 assert_eq!(b.run(&stop), Ended::Stopped);
                 b
             });
-            let mut slowest = Duration::ZERO;
+            let mut times = vec![];
             for n in 0..30 {
                 sleep(Duration::from_millis(2));
                 let start = Instant::now();
@@ -135,14 +139,18 @@ fn every_idle_policy_answers_and_only_the_sleeping_ones_sleep() {
                 while a.stage().seen.len() <= n as usize && start.elapsed() < LONG {
                     a.turn();
                 }
-                slowest = slowest.max(start.elapsed());
+                times.push(start.elapsed());
+                if a.stage().seen.len() <= n as usize {
+                    break; // lost: said below
+                }
             }
             stop.set();
-            (handle.join().unwrap(), slowest)
+            (handle.join().unwrap(), times)
         });
         assert_eq!(a.stage().numbers(), (0..30).collect::<Vec<_>>(), "{idle:?}");
-        // A sleeper that nobody wakes wakes by itself after 100 ms; a busy machine is slow now and then, not always.
-        assert!(slowest < Duration::from_millis(90), "{idle:?}: {slowest:?}");
+        // A sleeper that nobody wakes wakes by itself after 100 ms. A busy machine is slow now and then, not mostly.
+        times.sort();
+        assert!(times[15] < Duration::from_millis(50), "{idle:?}: {times:?}");
         assert_eq!(b.counters().sleeps > 0, sleeps, "{idle:?}: {:?}", b.counters());
         if idle == Idle::Poll {
             assert!(b.counters().turns < 1000, "it sleeps, it does not spin: {:?}", b.counters());
@@ -195,7 +203,7 @@ fn a_sleeping_worker_wakes_for_a_stage_that_is_due() {
     });
     assert!(b.stage().numbers().iter().copied().eq(0..b.stage().seen.len() as u32));
     assert!(b.stage().seen.len() >= 20, "a packet every 5 ms, not one every 100 ms");
-    assert!(a.counters().sleeps >= 10, "{:?}", a.counters());
+    assert!(a.counters().sleeps > 0, "{:?}", a.counters());
 }
 
 #[test]
@@ -260,7 +268,7 @@ fn packets_of_9_kb_come_back_whole_to_the_kernels_own_stack() {
             }
         });
     }
-    assert!(b.drain(1000));
+    until("everything was finished", || b.drain(1));
     assert_eq!((b.counters().forwarded(), b.broken()), (160, 0));
     assert!(b.is_conserved());
     drop(b);
@@ -826,7 +834,8 @@ fn what_was_granted_is_said_and_why_not_what_was_not() {
     let plain = common::config();
     drop(b);
     let port = bed.b.bind(&mut Registration::new(&far), 0, &plain).unwrap();
-    assert_eq!(port.far.xsk().granted().busy_poll, Err("not asked for".to_string()));
+    let why = port.far.xsk().granted().busy_poll.unwrap_err();
+    assert!(why.starts_with("not asked for") && why.contains("NAPI"), "{why}");
 }
 
 #[test]

@@ -70,6 +70,8 @@ fn a_veth_copies_sends_when_kicked_and_polls_nothing() {
         assert_eq!((busy_poll.napi_id, busy_poll.is_effective()), (None, Some(false)), "{busy_poll:?}");
     }
     assert!(contract.prefer_busy_poll.reason().unwrap().contains("zero-copy"));
+    let receiving = contract.receiving.as_value().unwrap();
+    assert_eq!((receiving.arrives, receiving.busy_poll_helps), (true, None));
     let splitting = contract.splitting.as_value().unwrap();
     assert_eq!(splitting.pieces, [1514], "a whole packet of the MTU in one chunk");
     assert!(sent >= 1);
@@ -109,7 +111,7 @@ fn a_packet_longer_than_a_chunk_arrives_in_pieces() {
     assert_eq!(splitting.pieces.iter().sum::<u32>(), 3014, "{splitting:?}");
     assert!(splitting.pieces.len() > 1 && splitting.multi_buffer, "{splitting:?}");
     let (_, notes) = XskConfig::default().under(&contract).unwrap();
-    assert!(notes.iter().any(|note| note.contains("pieces")), "{notes:?}");
+    assert!(notes.iter().any(|note| note.contains("arrives cut")), "{notes:?}");
 }
 
 #[test]

@@ -462,17 +462,20 @@ impl<'u> Frame<'u> {
         Some(unsafe { self.link().read() })
     }
 
+    #[inline]
     fn next(&self) -> Option<&Self> {
         // SAFETY: MORE says that `append` wrote a frame there; shared as we are.
         self.has_more().then(|| unsafe { self.link().as_ref() })
     }
 
+    #[inline]
     fn next_mut(&mut self) -> Option<&mut Self> {
         // SAFETY: MORE says that `append` wrote a frame there; ours alone as we are.
         self.has_more().then(|| unsafe { self.link().as_mut() })
     }
 
     /// Where the next fragment is written: the first multiple of 8 in the chunk (an unaligned chunk may begin anywhere).
+    #[inline]
     fn link(&self) -> NonNull<Self> {
         let chunk = self.at(0);
         let skip = chunk.as_ptr().align_offset(align_of::<Self>());

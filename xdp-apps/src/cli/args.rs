@@ -13,7 +13,7 @@ Two hosts on one wire, each in a terminal of its own:
   xdp-apps reflect --netns b --iface vb
   xdp-apps ping    --netns a --iface va --dst-mac 02:00:00:00:00:0b --count 100k --rate 10k
 
-Every option can also be set by a variable: --ring-size by XDP_APPS_RING_SIZE, and so on.
+Every option that takes a value can also be set by a variable: --ring-size by XDP_APPS_RING_SIZE, and so on.
 Exit codes: 0 done, 1 run-time error, 2 usage, 3 privilege or feature missing, 4 finished but incomplete, 130 interrupted.";
 
 /// Packets through AF_XDP: ping, reflect, forward, drop and generate them.
@@ -37,6 +37,9 @@ pub(crate) enum Command {
     Contract(super::contract::ContractArgs),
     Doctor(super::doctor::DoctorArgs),
     Restore(Restore),
+    #[command(subcommand)]
+    Testbed(super::testbed::Testbed),
+    PingDemo(super::testbed::PingDemo),
     Completions(Completions),
     Man(Man),
 }
@@ -366,6 +369,10 @@ pub(crate) struct Run {
     /// Print results and errors only
     #[arg(short, long, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
+
+    /// Put back, unasked, what killed runs left changed on this host (see restore)
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

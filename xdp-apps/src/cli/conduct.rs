@@ -5,12 +5,12 @@ use super::args::Run;
 use super::failure::{Code, Failure};
 use super::live::Live;
 use super::plan::Plan;
+use super::restore;
 use crate::session::{self, Crank, Crew, End, Gauge, Interrupts, Ran, Seat, WorkerReport};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use xdp_apps::results::{Host, Row, Transport, WorkerRow, syscalls_per_packet};
-use xdp_core::netdev::journal::Journal;
 use xdp_core::{Clock, Counters, Stage, Stop, Umem, ticks};
 
 /// What a worker's goal is told beside its own stage.
@@ -77,23 +77,17 @@ pub(crate) enum Progress {
     Sent,
 }
 
-/// Says what a user should know before a run: notes of the plan, and what dead runs left.
-pub(crate) fn preface(plan: &Plan, run: &Run) {
-    if run.quiet {
-        return;
+/// Says what a user should know before a run, and sees to what dead runs left.
+pub(crate) fn preface(plan: &Plan, run: &Run) -> Result<(), Failure> {
+    if !run.quiet {
+        if run.verbose {
+            eprint!("{plan}");
+        }
+        for note in plan.notes() {
+            eprintln!("note: {note}");
+        }
     }
-    if run.verbose {
-        eprint!("{plan}");
-    }
-    for note in plan.notes() {
-        eprintln!("note: {note}");
-    }
-    let left = Journal::leftovers().map_or(0, |leftovers| leftovers.len());
-    if left > 0 {
-        eprintln!(
-            "note: {left} run(s) that were killed left something changed on this host; `xdp-apps restore` puts it back"
-        );
-    }
+    restore::at_start(run.yes, run.quiet)
 }
 
 /// Prints the plan, for `--dry-run`.

@@ -4,15 +4,18 @@
 use super::failure::{Code, Failure};
 use clap::Args;
 use serde::Serialize;
+use xdp_core::netdev::genl::NapiSettings;
+use xdp_core::netdev::journal::Journal;
 use xdp_core::netdev::packet::PacketSender;
-use xdp_core::netdev::{Interface, Namespace, Setting};
+use xdp_core::netdev::{Interface, Namespace, Setting, tune};
 use xdp_core::probe::{self, Contract, NeedWakeup, ProbeOptions};
 use xdp_core::{BusyPoll, Mode, XskConfig};
 
 /// Find out what a queue really does: whether kicks transmit, need_wakeup means anything, busy polling polls.
 ///
 /// Binds sockets of its own for a second or two and sends under a hundred small packets to the interface's own address. With
-/// --peer, packets are also received: a program then takes ethertype 0x88b5 alone. Changes no setting.
+/// --peer, packets are also received: a program then takes ethertype 0x88b5 alone. Changes no
+/// setting but with --defer.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -43,6 +46,10 @@ pub(crate) struct ContractArgs {
     #[arg(long, value_name = "NAME", requires = "peer")]
     pub(crate) peer_netns: Option<String>,
 
+    /// Defer interrupts meanwhile (napi_defer_hard_irqs 2, gro_flush_timeout 200 us), as busy polling wants it; put back after
+    #[arg(long)]
+    pub(crate) defer: bool,
+
     /// Probe an interface that the host hangs on, or that has addresses: its traffic stops for moments
     #[arg(long)]
     pub(crate) force: bool,
@@ -68,6 +75,18 @@ pub(crate) fn run(args: &ContractArgs) -> Result<Code, Failure> {
         open_namespace(name)?.enter()?;
     }
     let interface = Interface::named(&args.interface)?;
+    let mut journal = None;
+    if args.defer {
+        let wanted = NapiSettings {
+            defer_hard_irqs: Some(2),
+            gro_flush_timeout_ns: Some(200_000),
+            ..NapiSettings::default()
+        };
+        let journal = journal.insert(Journal::open()?);
+        if let Setting::Unsupported(reason) = tune::set_napi(journal, &interface, None, &wanted)? {
+            eprintln!("interrupts not deferred: {reason}");
+        }
+    }
     let mut send = |frame: &[u8]| peer.as_ref().is_some_and(|peer| peer.send(frame).is_ok());
     let options = ProbeOptions {
         queue: args.queue,
@@ -76,6 +95,10 @@ pub(crate) fn run(args: &ContractArgs) -> Result<Code, Failure> {
         insist: args.force,
     };
     let contract = probe::probe(&interface, options)?;
+    if let Some(report) = journal.map(|mut journal| journal.restore()).filter(|report| !report.is_complete())
+    {
+        return Err(Failure::new(Code::Incomplete, format!("{report}run xdp-apps restore")));
+    }
     if args.json {
         let text = serde_json::to_string_pretty(&ContractRow::of(&contract));
         println!("{}", text.map_err(|error| Failure::new(Code::Runtime, format!("write JSON: {error}")))?);
@@ -116,6 +139,7 @@ pub(super) struct ContractRow {
     busy_poll_effective: Option<bool>,
     prefer_busy_poll_stalls: Option<bool>,
     invalid_descriptor_comes_back: Option<bool>,
+    receives: Option<bool>,
     pieces_in_2048_byte_chunks: Option<Vec<u32>>,
 }
 
@@ -143,6 +167,7 @@ impl ContractRow {
                 .invalid_descriptor
                 .as_value()
                 .map(|found| found.comes_back),
+            receives: contract.receiving.as_value().map(|found| found.arrives),
             pieces_in_2048_byte_chunks: contract.splitting.as_value().map(|found| found.pieces.clone()),
         }
     }

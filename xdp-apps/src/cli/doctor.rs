@@ -12,6 +12,7 @@ use clap::Args;
 use serde::Serialize;
 use std::fmt;
 use std::time::Duration;
+use xdp_core::Errno;
 use xdp_core::cpu::{self, Cap, Host, Noise};
 use xdp_core::netdev::ethtool;
 use xdp_core::netdev::facts::{BusyPollDefaults, Facts};
@@ -25,8 +26,8 @@ const SCHEMA: &str = "xdp-apps-doctor/1";
 
 /// Say what this machine, a core and interfaces can and cannot do, and how to put it right.
 ///
-/// Changes nothing. Interfaces that are named are probed with sockets of their own, for a second or two; one that carries the
-/// default route or your own connection is only read, unless --force. Exits with 3 if something fails.
+/// Changes no setting. Interfaces that are named are probed with sockets and a program of their own, for a second or two; one
+/// that carries the default route or your own connection, or has an address, is only read, unless --force. Exits with 3 if something fails.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -58,7 +59,7 @@ pub(crate) struct DoctorArgs {
     #[arg(long)]
     pub(crate) no_probe: bool,
 
-    /// Probe an interface that carries the default route or your own connection, too: its traffic stops for moments
+    /// Probe an interface that the host hangs on, or that has an address, too: its traffic stops for moments
     #[arg(long, conflicts_with = "no_probe")]
     pub(crate) force: bool,
 
@@ -416,13 +417,20 @@ impl Report {
                 format!("sudo ip link set {} up", interface.name),
             );
         }
-        // an address is no reason to leave a named interface out: the guard above is
-        let options = ProbeOptions { queue: args.queue, insist: true, ..ProbeOptions::default() };
+        let options = ProbeOptions { queue: args.queue, insist: args.force, ..ProbeOptions::default() };
         match probe::probe(interface, options) {
             Ok(contract) => {
                 area.contract(&contract);
                 self.contracts.push(ContractRow::of(&contract));
                 self.probed.push(contract);
+            }
+            // not permitted: it has addresses, or we lack the privilege
+            Err(error) if error.errno() == Some(Errno::EPERM) && !args.force => {
+                let remedy = format!(
+                    "sudo xdp-apps doctor --iface {} --force, if its traffic may stop",
+                    interface.name
+                );
+                area.warn("probes", format!("left out: {error}"), remedy);
             }
             Err(error) => area.fail("probes", error.to_string(), "put that right, and run it again"),
         }

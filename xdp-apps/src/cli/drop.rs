@@ -16,7 +16,7 @@ pub(crate) fn run(args: &Drop) -> Result<Code, Failure> {
         conduct::show(&plan, &args.run);
         return Ok(Code::Done);
     }
-    conduct::preface(&plan, &args.run);
+    conduct::preface(&plan, &args.run)?;
     let app = App {
         stage: |_, _: &_| Ok(Sink::default()),
         goal: |_: &mut Sink, _: &Counters, context: &Context<'_>| context.is_over() || context.is_received(),

@@ -16,7 +16,7 @@ pub(crate) fn run(args: &Forward) -> Result<Code, Failure> {
         conduct::show(&plan, &args.run);
         return Ok(Code::Done);
     }
-    conduct::preface(&plan, &args.run);
+    conduct::preface(&plan, &args.run)?;
     let options = ForwarderOptions {
         dst_mac: args.dst_mac,
         src_mac: args.src_mac,

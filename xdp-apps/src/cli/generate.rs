@@ -33,7 +33,7 @@ pub(crate) fn run(args: &Generate) -> Result<Code, Failure> {
         conduct::show(&plan, &args.run);
         return Ok(Code::Done);
     }
-    conduct::preface(&plan, &args.run);
+    conduct::preface(&plan, &args.run)?;
     let app = App {
         stage: |worker: usize, clock: &Clock| {
             let pace = match packet::interval_ticks(&args.pace, Duration::ZERO, workers, clock) {

@@ -19,6 +19,7 @@ pub(crate) mod reflect;
 mod report;
 pub(crate) mod restore;
 pub(crate) mod shell;
+pub(crate) mod testbed;
 mod units;
 
 use clap::Parser;

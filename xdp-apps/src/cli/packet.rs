@@ -7,7 +7,7 @@ use super::plan::{self, Plan};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 use xdp_core::Clock;
-use xdp_core::wire::{Mac, UdpTemplate};
+use xdp_core::wire::UdpTemplate;
 
 /// Addresses of the benchmark network (RFC 2544), for a host that has none.
 const SRC_IP: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
@@ -34,7 +34,7 @@ pub(crate) fn template(
     };
     let no_mac =
         || Failure::usage(format!("send from {}: it has no MAC address; give --src-mac", interface.name));
-    let source_mac = addresses.src_mac.or(interface.mac.map(|mac| Mac(mac.0))).ok_or_else(no_mac)?;
+    let source_mac = addresses.src_mac.or(interface.mac).ok_or_else(no_mac)?;
     let src_ip = match addresses.src_ip {
         Some(ip) => ip,
         None => plan::own_address(plan, interface)?.unwrap_or(SRC_IP),

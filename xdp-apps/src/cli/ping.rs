@@ -38,7 +38,7 @@ pub(crate) fn run(args: &Ping) -> Result<Code, Failure> {
         conduct::show(&plan, &args.run);
         return Ok(Code::Done);
     }
-    conduct::preface(&plan, &args.run);
+    conduct::preface(&plan, &args.run)?;
 
     let mut record = Record::new(&plan, &options);
     let mut writers = record.writers().into_iter();

@@ -268,7 +268,8 @@ fn socket(device: &Device) -> Result<XskConfig, Failure> {
         busy_poll: device.busy_poll.map(|budget| BusyPoll {
             budget: budget.into(),
             time_us: BUSY_POLL_US,
-            prefer: true,
+            // Preferring it stalls zero-copy sending where another NAPI instance sends than receives (virtio_net, igb).
+            prefer: false,
         }),
         tx_budget: device.tx_budget,
         ..XskConfig::default()

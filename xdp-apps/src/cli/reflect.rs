@@ -16,7 +16,7 @@ pub(crate) fn run(args: &Reflect) -> Result<Code, Failure> {
         conduct::show(&plan, &args.run);
         return Ok(Code::Done);
     }
-    conduct::preface(&plan, &args.run);
+    conduct::preface(&plan, &args.run)?;
     let app = App {
         stage: |_, _: &_| Ok(Reflector::default()),
         goal: |_: &mut Reflector, _: &Counters, context: &Context<'_>| {

@@ -108,9 +108,10 @@ fn granted(plan: &Plan, worker: &WorkerReport) -> String {
     let of = |port: &PortReport| {
         let granted = &port.granted;
         let mode = plan.setup.program.as_ref().map_or("send only".into(), |(mode, _)| mode.to_string());
-        let busy_poll = match &granted.busy_poll {
-            Ok(id) => format!("busy polling NAPI {id}"),
-            Err(why) => format!("no busy polling: {why}"),
+        let busy_poll = match (&granted.busy_poll, plan.setup.xsk.busy_poll) {
+            (_, None) => "no busy polling".into(),
+            (Ok(id), Some(_)) => format!("busy polling NAPI {id}"),
+            (Err(why), Some(_)) => format!("busy polling without effect ({why})"),
         };
         format!(
             "{mode}, {}, {}, {busy_poll}, rings of {}",
@@ -143,7 +144,7 @@ fn round_trips(text: &mut String, title: &str, rtt: Option<&RttUs>) {
 fn cycles(counters: &Counters, clock: &Clock) -> String {
     let cycles = &counters.cycles;
     if cycles.packets == 0 {
-        return "no turn with packets was sampled".into();
+        return "no turn that received was sampled".into();
     }
     let each = |ticks: u64| clock.to_ns(ticks) as f64 / cycles.packets as f64;
     let all = (cycles.busy + cycles.idle + cycles.kick).max(1);

@@ -40,6 +40,48 @@ pub(crate) fn run(args: &Restore) -> Result<Code, Failure> {
     ))
 }
 
+/// What every command does about killed runs before it starts: puts back what they left if told to (`--yes`) or if whoever sits at
+/// the terminal agrees; else says how.
+pub(crate) fn at_start(yes: bool, quiet: bool) -> Result<(), Failure> {
+    let leftovers = Journal::leftovers().unwrap_or_default();
+    if leftovers.is_empty() {
+        return Ok(());
+    }
+    let n = leftovers.len();
+    let asks = !yes && !quiet && stdin().is_terminal() && std::io::stderr().is_terminal();
+    if asks {
+        eprintln!("{n} run(s) that were killed left this changed on this host:");
+        leftovers
+            .iter()
+            .flat_map(|leftover| leftover.steps())
+            .for_each(|step| eprintln!("  to undo: {step}"));
+    }
+    if !(yes || asks && agreed()?) {
+        if !quiet {
+            eprintln!(
+                "note: {n} run(s) that were killed left something changed on this host; `xdp-apps restore` puts it back"
+            );
+        }
+        return Ok(());
+    }
+    for leftover in leftovers {
+        let report = leftover.restore();
+        if !report.is_complete() {
+            let text = format!(
+                "put back what a killed run left: {report}; put right what it says, then run `xdp-apps restore`"
+            );
+            return Err(Failure::new(
+                Code::Incomplete,
+                text.split_whitespace().collect::<Vec<_>>().join(" "),
+            ));
+        }
+    }
+    if !quiet {
+        eprintln!("note: put back what {n} killed run(s) had left changed on this host");
+    }
+    Ok(())
+}
+
 fn agreed() -> Result<bool, Failure> {
     if !stdin().is_terminal() {
         return Err(Failure::usage("restore: there is no terminal to ask on; say --yes"));

@@ -2,15 +2,14 @@
 #![forbid(unsafe_code)]
 
 use super::Error;
+use super::Mac;
 use super::genl::{self, QueueKind};
 use super::namespace::{Namespace, or_none};
 use super::netlink::{ACKED, Answer, Attributes, CREATE, DUMP, Request, Socket, field};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::fmt;
 use core::net::IpAddr;
-use core::str::FromStr;
 use core::time::Duration;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -350,57 +349,6 @@ impl AttachedXdp {
     }
 }
 
-/// An Ethernet address.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Mac(pub [u8; 6]);
-
-impl Mac {
-    /// A locally administered unicast address with `id` in its last four bytes.
-    pub const fn local(id: u32) -> Self {
-        let [a, b, c, d] = id.to_be_bytes();
-        Self([0x02, 0, a, b, c, d])
-    }
-
-    /// A locally administered unicast address nobody else has: its other 40 bits are random.
-    pub fn random() -> Self {
-        use core::hash::{BuildHasher, Hasher};
-        // the standard library seeds each of these differently, from the kernel's randomness
-        let [_, _, _, a, b, c, d, e] =
-            std::collections::hash_map::RandomState::new().build_hasher().finish().to_be_bytes();
-        Self([0x02, a, b, c, d, e])
-    }
-}
-
-impl fmt::Display for Mac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
-    }
-}
-
-impl fmt::Debug for Mac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl FromStr for Mac {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        let parts: Vec<_> = text.split(':').collect();
-        let hex = |part: &&str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let bytes =
-            parts.iter().filter(|part| hex(part)).filter_map(|part| u8::from_str_radix(part, 16).ok());
-        let bytes: Vec<u8> = bytes.collect();
-        match <[u8; 6]>::try_from(bytes) {
-            Ok(bytes) if parts.len() == 6 => Ok(Self(bytes)),
-            _ => Err(Error::new("read MAC address", format!("{text:?}"), Errno::EINVAL)
-                .remedy_is("write six pairs of hex digits: 02:00:00:00:00:01")),
-        }
-    }
-}
-
 /// An address of an interface.
 pub(super) struct Address {
     pub(super) index: u32,
@@ -498,23 +446,6 @@ mod tests {
             let error = Interface::named(name).unwrap_err();
             assert_eq!(error.errno(), Errno::ENODEV);
             assert!(error.remedy().contains("lo"), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_mac_address_reads_as_it_is_written() {
-        let mac = Mac([2, 0, 0xab, 4, 5, 0xff]);
-        assert_eq!(mac.to_string(), "02:00:ab:04:05:ff");
-        assert_eq!(mac.to_string().parse::<Mac>().unwrap(), mac);
-        for bad in [
-            "",
-            "02:00:00:00:00",
-            "02:00:00:00:00:00:00",
-            "02:00:00:00:00:+1",
-            "0g:00:00:00:00:00",
-            "1:2:3:4:5:6",
-        ] {
-            assert_eq!(bad.parse::<Mac>().unwrap_err().errno(), Errno::EINVAL, "{bad}");
         }
     }
 

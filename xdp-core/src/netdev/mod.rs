@@ -22,6 +22,8 @@
 //! A setting that a driver does not have is a [`Setting::Unsupported`], not an error; what a kernel is too
 //! old to say is `None`.
 //!
+//! Which knob is read, set, verified and put back how, and where there is such a thing: see [`tune`].
+//!
 //! Two hosts and the wire between them, gone at the end of the scope:
 //!
 //! ```
@@ -63,7 +65,8 @@ pub mod steer;
 pub(crate) mod sys;
 pub mod tune;
 
-pub use link::{End, Interface, Mac, NewLink};
+pub use crate::wire::Mac;
+pub use link::{End, Interface, NewLink};
 pub use namespace::Namespace;
 
 use alloc::borrow::Cow;

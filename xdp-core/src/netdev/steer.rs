@@ -250,10 +250,15 @@ impl Change for Steer {
         }
         let spec = self.spec.expect("prepared");
         let insert = |socket: &xdp_umem::Fd, name: &[u8; 16]| sys::insert_rule(socket, name, &spec);
+        const KINDS: &str = "switch the offload ntuple on, or use a kind of rule that the driver has";
         self.interface.by_ioctl("add", "a receive rule", insert).map_err(|error| match error.errno() {
-            Errno::EINVAL | Errno::EOPNOTSUPP => {
-                error.remedy_is("switch the offload ntuple on, or use a kind of rule that the driver has")
+            Errno::EOPNOTSUPP => {
+                let kind = self.flow.kind.row().2;
+                error
+                    .saying(format!("rules of kind {kind} not supported by {}", self.interface.name))
+                    .remedy_is(KINDS)
             }
+            Errno::EINVAL => error.remedy_is(KINDS),
             _ => error,
         })?;
         Ok(word(&spec, LOCATION))

@@ -3,6 +3,8 @@
 //! A [`Knob`] is one group of settings with its values. [`Tune`] turns it: the same knob with the values it had is what
 //! undoes it, so whatever can be set can be put back. [`Place`] is how a journal names an interface to somebody who finds
 //! it after our end.
+//!
+#![doc = include_str!("SETTINGS.md")]
 #![forbid(unsafe_code)]
 
 use super::change::{Change, Outcome, Undo};

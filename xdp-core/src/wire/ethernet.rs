@@ -34,6 +34,22 @@ impl Mac {
     /// To everybody on the link.
     pub const BROADCAST: Self = Self([0xff; 6]);
 
+    /// A locally administered unicast address with `id` in its last four bytes.
+    pub const fn local(id: u32) -> Self {
+        let [a, b, c, d] = id.to_be_bytes();
+        Self([0x02, 0, a, b, c, d])
+    }
+
+    /// A locally administered unicast address nobody else has: its other 40 bits are random.
+    #[cfg(feature = "std")]
+    pub fn random() -> Self {
+        use core::hash::{BuildHasher, Hasher};
+        // The standard library seeds each of these differently, from the kernel's randomness.
+        let [_, _, _, a, b, c, d, e] =
+            std::collections::hash_map::RandomState::new().build_hasher().finish().to_be_bytes();
+        Self([0x02, a, b, c, d, e])
+    }
+
     /// Whether this is the broadcast address.
     #[inline]
     pub const fn is_broadcast(self) -> bool {
