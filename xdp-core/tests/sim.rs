@@ -1,7 +1,10 @@
 //! The loop over the simulated kernel: late, stingy, lossy and straggling, by seed. Frames and order are kept.
 
 use xdp_core::sim::{self, Config, Model, SimPort, Temper, Wire};
-use xdp_core::{Frame, Layout, Outbox, Overload, RingSizes, Stage, State, Transmit, Umem, Verdict, Worker};
+use xdp_core::{
+    Far, Frame, Kicked, Layout, Outbox, Overload, Port, RingSizes, Stage, State, Transmit, Umem, Verdict,
+    Want, Worker,
+};
 
 const SEEDS: u64 = 200;
 
@@ -372,6 +375,53 @@ fn our_reflector_answers_at_once_in_every_driver_model() {
             assert_eq!(answers, [packet(n, 100)], "{model:?}, need_wakeup {need_wakeup}: within the step");
         }
     }
+}
+
+/// A far side that nobody kicks: the application fault behind the paper's outlier (zero-copy, no polling mechanism).
+struct NoKick<F>(F);
+
+impl<F: Far> Far for NoKick<F> {
+    fn kick(&mut self, _: Want) -> Kicked {
+        Kicked::IDLE
+    }
+
+    fn check(&mut self) -> State {
+        self.0.check()
+    }
+
+    fn state(&self) -> State {
+        self.0.state()
+    }
+}
+
+/// In which of ten steps, a packet arriving at each, the replies to the first five left; none for one that never did.
+fn replies_without_a_kick(model: Model) -> Vec<Option<usize>> {
+    let umem = Umem::heap(layout());
+    let (port, mut wire) = sim::link_with(&umem, &small(1, model, true, Temper::default()));
+    let port = Port::new(port.rx, port.tx, NoKick(port.far));
+    let mut worker = Worker::new([port], reflect, umem.take_frames().unwrap());
+    worker.turn();
+    let mut left = vec![None; 10];
+    for step in 0..10 {
+        wire.inject(&packet(step as u32, 100)); // the card's interrupt
+        worker.turn(); // the reply is in the tx ring, and nobody is told
+        for reply in wire.collect() {
+            left[number(&reply) as usize] = Some(step);
+        }
+    }
+    left.truncate(5);
+    left
+}
+
+#[test]
+fn without_a_kick_each_driver_fails_in_its_own_way() {
+    // i40e looks at the tx ring only at the start of a poll, which the next packet brings: a lag of one interval.
+    assert_eq!(replies_without_a_kick(Model::I40e), [1, 2, 3, 4, 5].map(Some));
+    // igb with paired vectors was seen to answer at once: its poll runs once more after it received.
+    assert_eq!(replies_without_a_kick(Model::Igb), [0, 1, 2, 3, 4].map(Some));
+    // virtio_net sends from a poll of its own, and copy mode only inside the call: they never answer.
+    assert_eq!(replies_without_a_kick(Model::Virtio), [None; 5]);
+    assert_eq!(replies_without_a_kick(Model::Copy), [None; 5]);
 }
 
 #[test]
