@@ -20,7 +20,7 @@ pub enum Idle {
     Pause,
     /// Sleeps in poll(2) until a packet arrives or a stage is due. A system call and a wake-up a packet at low rates.
     Poll,
-    /// Spins for 64 turns or more, then sleeps as [`Poll`](Self::Poll) does.
+    /// Spins for 4,096 idle turns, then sleeps as [`Poll`](Self::Poll) does.
     Adaptive,
 }
 
