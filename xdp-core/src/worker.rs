@@ -95,7 +95,7 @@ pub struct Cycles {
     pub busy: u64,
     /// In turns that handled none, but for their kicks.
     pub idle: u64,
-    /// In kicks.
+    /// In kicks that made a system call.
     pub kick: u64,
 }
 
@@ -237,13 +237,14 @@ where
         let handled = self.serve();
         debug_assert!(self.is_conserved(), "no frame is lost");
         let served = if sampled { ticks() } else { 0 };
+        let kicks = self.counters.kicks;
         self.kick();
         self.counters.turns += 1;
         if handled == 0 {
             self.counters.turns_idle += 1;
         }
         if sampled {
-            self.sample(handled, start, served);
+            self.sample(handled, start, served, self.counters.kicks > kicks);
         }
         handled
     }
@@ -301,13 +302,15 @@ where
     }
 
     #[cold]
-    fn sample(&mut self, handled: u32, start: u64, served: u64) {
+    fn sample(&mut self, handled: u32, start: u64, served: u64, kicked: bool) {
         let cycles = &mut self.counters.cycles;
         cycles.turns += 1;
         cycles.packets += u64::from(handled);
         let serving = if handled > 0 { &mut cycles.busy } else { &mut cycles.idle };
         *serving += served.wrapping_sub(start);
-        cycles.kick += ticks().wrapping_sub(served);
+        if kicked {
+            cycles.kick += ticks().wrapping_sub(served);
+        }
     }
 
     /// Turns until `stop` is set ([`Ended::Stopped`]) or every port's interface is gone ([`Ended::Gone`]). Idle turns

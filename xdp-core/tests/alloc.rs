@@ -1,7 +1,6 @@
 //! A turn allocates nothing: counted, over the simulated kernel in every model, and over real sockets where they may be
 //! made. Nor does it free, which would be somebody's allocation.
 
-
 mod common;
 
 use common::*;

@@ -12,7 +12,6 @@
 //! - no function from outside the workspace but panics and unwinding (never reached), copies and fills of memory, and,
 //!   for a socket, the wrappers of its own system calls.
 
-
 #[path = "common/fixture.rs"]
 mod fixture;
 

@@ -1,7 +1,6 @@
 //! The host's settings on veth pairs, in namespaces made for them: read, set, verified, put back. Without the privilege
 //! each test says that it is skipped. What is not in a namespace is read, and written only as it is already.
 
-
 extern crate alloc;
 
 use alloc::collections::{BTreeMap, BTreeSet};

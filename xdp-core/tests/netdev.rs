@@ -1,7 +1,6 @@
 //! The host's control plane on veth pairs, in namespaces made for it. Without the privilege each test says that it is
 //! skipped. Nothing outside those namespaces is read for a verdict or changed.
 
-
 use core::net::{IpAddr, Ipv4Addr};
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use core::time::Duration;

@@ -4,7 +4,6 @@
 //! A packet that a socket sends into a veth end is in the far end's rx ring when the kick returns, so most of this runs
 //! both hosts in one thread and needs no waiting; where something takes time, the wait has an end that fails.
 
-
 mod common;
 
 use common::*;

@@ -1,6 +1,5 @@
 //! `xdp-umem` and the core of `xdp-core` need no standard library: a program without one links them.
 
-
 #[path = "common/fixture.rs"]
 mod fixture;
 

@@ -1,6 +1,5 @@
 //! The contract probes on a veth pair. Without the privilege each test says that it is skipped.
 
-
 use core::time::Duration;
 use xdp_core::cpu::{self, Cap};
 use xdp_core::netdev::packet::PacketSender;
