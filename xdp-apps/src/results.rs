@@ -618,12 +618,18 @@ impl From<&Umem> for UmemRow {
             chunks: umem.layout().chunks(),
             pages: match umem.region().pages() {
                 Pages::Huge => "huge",
-                Pages::Transparent => "transparent",
-                Pages::Base => "base",
+                Pages::Transparent if is_on_huge_pages(umem) => "transparent",
+                Pages::Transparent | Pages::Base => "base",
                 Pages::Heap => "heap",
             },
         }
     }
+}
+
+/// Whether the kernel did as it was asked: nine tenths of the memory on transparent huge pages.
+fn is_on_huge_pages(umem: &Umem) -> bool {
+    let backing = xdp_core::cpu::backing(umem.region().base().as_ptr() as usize);
+    backing.is_some_and(|backing| backing.transparent_huge * 10 >= backing.resident * 9)
 }
 
 impl From<&Counters> for CountersRow {
