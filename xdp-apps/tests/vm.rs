@@ -135,6 +135,20 @@ fn the_core_s_own_suites_pass_in_the_machine() {
     }
 }
 
+/// Settings that no veth has, on a card that has them: VLAN offload, coalescing, driver rings, RSS, queues, interrupt affinity.
+#[test]
+fn a_real_card_s_settings_take_and_are_put_back() {
+    let Some((vm, _guard)) = machine(Vm::new().nic(Nic::Igb).queues(2)) else { return };
+    for program in built(&["test", "-p", "xdp-core", "--no-run", "--test", "host"]) {
+        let words = [program.as_str(), "--exact", "a_real_card_is_tuned_and_put_back", "--nocapture"];
+        let outcome = vm.run(&words).unwrap_or_else(|error| panic!("{error}"));
+        println!("{}{}\n{outcome}", outcome.stdout, outcome.stderr);
+        assert!(outcome.passed(), "{outcome}");
+        assert!(outcome.stdout.contains("test result: ok. 1 passed"));
+        assert!(outcome.stdout.contains("in force: coalescing"), "it was skipped");
+    }
+}
+
 /// The programs that cargo builds with these words.
 fn built(words: &[&str]) -> Vec<String> {
     let output =
