@@ -109,13 +109,25 @@ impl<T: Entry, M: RingMemory> Consumer<T, M> {
     /// As [`consume`](Self::consume), and shows `peek` each entry of the burst `AHEAD` places before `f` gets it, for
     /// a prefetch.
     #[inline]
-    pub fn consume_ahead<const AHEAD: u32>(&mut self, n: u32, peek: impl Fn(T), mut f: impl FnMut(T)) -> u32 {
+    pub fn consume_ahead<const AHEAD: u32>(&mut self, n: u32, peek: impl Fn(T), f: impl FnMut(T)) -> u32 {
+        self.consume_peeking(n, if AHEAD == 0 { u32::MAX } else { AHEAD }, peek, f)
+    }
+
+    /// As `consume_ahead`, where how far ahead is not known beforehand: `u32::MAX` shows nothing.
+    #[inline]
+    pub(crate) fn consume_peeking(
+        &mut self,
+        n: u32,
+        ahead: u32,
+        peek: impl Fn(T),
+        mut f: impl FnMut(T),
+    ) -> u32 {
         let n = self.available(n).min(n);
         if n == 0 {
             return 0;
         }
         let (first, mut len) = self.run(self.next, n);
-        Self::show::<AHEAD>(first, len, &peek);
+        Self::show(first, len, ahead, &peek);
         let (last, end) = (Self::slot(first, len - 1), self.next.wrapping_add(len));
         let mut taken = Taken { slot: first, last, end, ring: self };
         let mut left = n - len;
@@ -125,8 +137,8 @@ impl<T: Entry, M: RingMemory> Consumer<T, M> {
                 if taken.slot == taken.last {
                     break;
                 }
-                if AHEAD > 0 && taken.left() > AHEAD {
-                    peek(Self::glance(Self::slot(taken.slot, AHEAD + 1)));
+                if taken.left() > ahead {
+                    peek(Self::glance(Self::slot(taken.slot, ahead + 1)));
                 }
                 taken.slot = Self::slot(taken.slot, 1);
             }
@@ -135,7 +147,7 @@ impl<T: Entry, M: RingMemory> Consumer<T, M> {
             }
             let first;
             (first, len) = taken.ring.run(taken.end, left);
-            Self::show::<AHEAD>(first, len, &peek);
+            Self::show(first, len, ahead, &peek);
             (taken.slot, taken.last) = (first, Self::slot(first, len - 1));
             (taken.end, left) = (taken.end.wrapping_add(len), left - len);
         }
@@ -150,9 +162,9 @@ impl<T: Entry, M: RingMemory> Consumer<T, M> {
 
     /// Shows what comes first of a run, as its later entries are shown while these are handed out.
     #[inline]
-    fn show<const AHEAD: u32>(first: NonNull<T>, len: u32, peek: impl Fn(T)) {
-        if AHEAD > 0 {
-            (0..len.min(AHEAD + 1)).for_each(|i| peek(Self::glance(Self::slot(first, i))));
+    fn show(first: NonNull<T>, len: u32, ahead: u32, peek: impl Fn(T)) {
+        if ahead != u32::MAX {
+            (0..len.min(ahead + 1)).for_each(|i| peek(Self::glance(Self::slot(first, i))));
         }
     }
 

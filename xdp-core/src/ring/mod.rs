@@ -21,6 +21,8 @@ mod consumer;
 mod heap;
 mod kernel;
 mod producer;
+#[cfg(feature = "bench")]
+mod raw;
 mod watcher;
 
 pub use consumer::Consumer;
@@ -29,6 +31,8 @@ pub use kernel::KernelRing;
 pub(crate) use kernel::Mapping;
 pub use kernel::RingSizes;
 pub use producer::{Producer, Writer};
+#[cfg(feature = "bench")]
+pub use raw::RawRing;
 pub(crate) use watcher::Watcher;
 
 use core::ptr::NonNull;
