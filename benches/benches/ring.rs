@@ -6,7 +6,7 @@
 
 use benches::kernel::{self, Kernel};
 use benches::measure::{Table, criterion};
-use benches::rings::{self, OurPort, Ours};
+use benches::rings::{self, Ours};
 use std::os::fd::AsFd;
 
 fn main() {
@@ -19,24 +19,22 @@ fn main() {
     });
     let mut owning = rings::owning("ours", || {
         let rings = kernel::plain(0);
-        (OurPort::new(rings::umem(), rings), Kernel::new(rings))
+        (rings::our_port(rings::umem(), rings), Kernel::new(rings))
     });
-    match kernel::unbound(rings::umem()) {
+    match kernel::unbound(rings::shared_umem()) {
         Err(errno) => println!("skipped: rings of a socket: {errno} (CAP_NET_RAW makes one)"),
         Ok(_) => {
             bare.extend(rings::bare("ours-socket", |first| {
-                let socket = kernel::unbound(rings::umem()).ok()?;
+                let socket = kernel::unbound(rings::shared_umem()).ok()?;
                 let (near, far) =
                     (kernel::map(socket.as_fd(), first).ok()?, kernel::map(socket.as_fd(), 0).ok()?);
-                core::mem::forget(socket);
                 Some((Ours::new(near), Kernel::new(far)))
             }));
             owning.extend(rings::owning("ours-socket", || {
                 let umem = rings::umem();
-                let socket = kernel::unbound(umem).expect("one could be made before");
+                let socket = kernel::unbound(&umem).expect("one could be made before");
                 let [near, far] = [(); 2].map(|()| kernel::map(socket.as_fd(), 0).expect("its rings"));
-                core::mem::forget(socket);
-                (OurPort::new(umem, near), Kernel::new(far))
+                (rings::our_port(umem, near), Kernel::new(far))
             }));
             #[cfg(feature = "peer-xdpilone")]
             {

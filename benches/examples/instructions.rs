@@ -6,7 +6,7 @@
 
 use benches::kernel::{self, Kernel};
 use benches::measure::Row;
-use benches::rings::{self, OurPort, Ours};
+use benches::rings::{self, Ours};
 use benches::{loops, measure};
 use core::fmt::Write as _;
 use std::process::{Command, ExitCode};
@@ -28,7 +28,7 @@ fn rows() -> Vec<Row> {
     rows.iter_mut().for_each(|row| row.name.insert_str(0, "ring/"));
     let mut owning = rings::owning("ours", || {
         let rings = kernel::plain(0);
-        (OurPort::new(rings::umem(), rings), Kernel::new(rings))
+        (rings::our_port(rings::umem(), rings), Kernel::new(rings))
     });
     owning.iter_mut().for_each(|row| row.name.insert_str(0, "ring+ownership/"));
     let mut turns = loops::rows();

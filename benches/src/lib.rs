@@ -3,6 +3,7 @@
 
 extern crate alloc;
 
+pub mod kept;
 pub mod kernel;
 pub mod loops;
 pub mod measure;

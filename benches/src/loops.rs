@@ -1,6 +1,7 @@
 //! The loop without a kernel, as rows: turns of a worker over a port to nowhere, and over four rings on the heap with the fastest
 //! kernel there is behind them, which is played between timed sections and touches no packet.
 
+use crate::kept::Kept;
 use crate::measure::{Rig, Row, timed};
 use crate::null;
 use alloc::sync::Arc;
@@ -105,8 +106,8 @@ pub fn rows() -> Vec<Row> {
     rows
 }
 
-/// Memory whose chunks each hold a UDP packet where a received one begins; it is never given back.
-fn filled(chunks: u32) -> &'static Umem {
+/// Memory whose chunks each hold a UDP packet where a received one begins.
+fn filled(chunks: u32) -> Umem {
     let layout = Layout::new(2048, chunks).expect("a layout");
     let mut umem = Umem::new(layout, &RegionOptions::default()).expect("memory");
     let mut packet = [0; LEN as usize];
@@ -118,13 +119,16 @@ fn filled(chunks: u32) -> &'static Umem {
         let _ = frame;
     }
     assert!(umem.recover(), "nobody else has it");
-    Box::leak(Box::new(umem))
+    umem
 }
 
 fn nowhere<S: Stage + 'static>(burst: u32, stage: S) -> Rig {
-    let frames = filled(1024).take_frames().expect("once");
-    let mut worker =
-        Worker::new([null::port(SMALL as usize)], stage, frames).burst(burst).offer(burst as usize);
+    let make = |umem: &'static Umem| {
+        let frames = umem.take_frames().expect("once");
+        Worker::new([null::port(burst as usize)], stage, frames).burst(burst).offer(burst as usize)
+    };
+    // SAFETY: frames stay in the worker, which stays here.
+    let mut worker = unsafe { Kept::new(filled(1024), make) };
     Box::new(move || {
         let mut handled = 0;
         let spent = timed(|| handled = worker.turn());
@@ -139,13 +143,13 @@ fn warm<S: Stage + 'static>(burst: u32, stage: S) -> Rig {
 
 /// Over rings of `size` slots: so many chunks circulate, in turn.
 fn rings<S: Stage + 'static>(burst: u32, size: u32, prefetch: bool, stage: S) -> Rig {
-    let mut rings = Loop::new(burst, size, prefetch, stage);
+    let mut rings = Loop::over(burst, size, prefetch, stage);
     Box::new(move || rings.turn())
 }
 
 /// Only turns that the worker times: what they cost more than others, over 128, is what its accounting costs a turn.
 fn sampled() -> Rig {
-    let mut rings = Loop::new(64, SMALL, true, mac_swap);
+    let mut rings = Loop::over(64, SMALL, true, mac_swap);
     Box::new(move || {
         while rings.worker.counters().turns % 128 != 0 {
             rings.wire.rush(64, LEN);
@@ -157,7 +161,7 @@ fn sampled() -> Rig {
 
 /// Turns with nothing to do, 64 of them.
 fn idle() -> Rig {
-    let mut rings = Loop::new(64, SMALL, true, mac_swap);
+    let mut rings = Loop::over(64, SMALL, true, mac_swap);
     rings.worker.turn();
     Box::new(move || {
         let mut handled = 0;
@@ -169,7 +173,9 @@ fn idle() -> Rig {
 
 /// Frames out of a pool and back, a burst at a time.
 fn pool() -> Rig {
-    let mut pool = Pool::new(filled(1024).take_frames().expect("once"));
+    let make = |umem: &'static Umem| Pool::new(umem.take_frames().expect("once"));
+    // SAFETY: what is taken goes back within the section.
+    let mut pool = unsafe { Kept::new(filled(1024), make) };
     let mut held: Vec<Frame<'static>> = Vec::with_capacity(64);
     Box::new(move || {
         let spent = timed(|| {
@@ -197,16 +203,19 @@ type SimWorker<S> = Worker<
     1,
 >;
 
-impl<S: Stage> Loop<S> {
-    fn new(burst: u32, size: u32, prefetch: bool, stage: S) -> Self {
-        let umem = filled(2 * size + 64);
-        let rings = RingSizes { fill: size, rx: size, tx: size, completion: size };
-        let (mut port, wire) = sim::link_with(umem, &Config { rings, ..Config::default() });
-        port.rx.set_prefetch(prefetch);
-        let frames = umem.take_frames().expect("once");
-        let mut worker = Worker::new([port], stage, frames).burst(burst).offer(size as usize);
-        worker.turn();
-        let mut rings = Self { worker, wire, burst };
+impl<S: Stage + 'static> Loop<S> {
+    fn over(burst: u32, size: u32, prefetch: bool, stage: S) -> Kept<Self> {
+        let make = |umem: &'static Umem| {
+            let rings = RingSizes { fill: size, rx: size, tx: size, completion: size };
+            let (mut port, wire) = sim::link_with(umem, &Config { rings, ..Config::default() });
+            port.rx.set_prefetch(prefetch);
+            let frames = umem.take_frames().expect("once");
+            let worker = Worker::new([port], stage, frames).burst(burst).offer(size as usize);
+            Self { worker, wire, burst }
+        };
+        // SAFETY: frames stay between the worker and the wire, which stay together.
+        let mut rings = unsafe { Kept::new(filled(2 * size + 64), make) };
+        rings.worker.turn();
         (0..2 * size / burst).for_each(|_| {
             rings.turn();
         });
@@ -247,7 +256,9 @@ pub fn hand_off(other: &Other, burst: u32) -> Row {
     let jobs = other.0.clone();
     const BURSTS: u32 = 64;
     Row::new(format!("hand-off/{burst}"), u64::from(2 * BURSTS * burst), move || {
-        let mut pool = Pool::new(filled(1024).take_frames().expect("once"));
+        // Never given back: the other thread may still hold some of it when this row is done.
+        let umem: &'static Umem = Box::leak(Box::new(filled(1024)));
+        let mut pool = Pool::new(umem.take_frames().expect("once"));
         let (mut there, mut from_here) = rtrb::RingBuffer::new(256);
         let (mut back, mut from_there) = rtrb::RingBuffer::new(256);
         let stop = Arc::new(Stop::default());
@@ -306,7 +317,7 @@ mod tests {
 
     #[test]
     fn the_echo_that_is_measured_answers_with_right_checksums() {
-        let mut rings = Loop::new(64, SMALL, true, udp_echo);
+        let mut rings = Loop::over(64, SMALL, true, udp_echo);
         let mut ping = [0; LEN as usize];
         UdpTemplate { packet_size: LEN as usize, ..UdpTemplate::default() }.write(&mut ping).unwrap();
         rings.wire.collect();

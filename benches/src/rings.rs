@@ -3,9 +3,11 @@
 //! Two kinds, never in one table: [`Bare`] moves descriptors as integers; [`Owning`] moves packets as each library's own owner of
 //! them does, free list included.
 
+use crate::kept::Kept;
 use crate::kernel::{self, CHUNKS, Kernel, LEN, Which};
 use crate::measure::{Rig, Row, timed};
 use core::hint::black_box;
+use std::sync::OnceLock;
 use xdp_core::bench::{self, RawRing};
 use xdp_core::ring::{Consumer, Producer};
 use xdp_core::{
@@ -76,11 +78,7 @@ impl Ours {
 
 impl Bare for Ours {
     fn fill(&mut self, addresses: &[u64]) {
-        let mut writer = self.fill.writer(u32::MAX);
-        for &addr in addresses {
-            let _ = writer.push_with(addr, Ok);
-        }
-        drop(writer);
+        self.fill.push_slice(addresses);
         self.fill.commit();
     }
 
@@ -89,13 +87,7 @@ impl Bare for Ours {
     }
 
     fn tx(&mut self, packets: &[Desc]) -> u32 {
-        let mut writer = self.tx.writer(u32::MAX);
-        for &desc in packets {
-            if writer.push_with(desc, Ok).is_err() {
-                break;
-            }
-        }
-        drop(writer);
+        self.tx.push_slice(packets);
         self.tx.commit()
     }
 
@@ -200,10 +192,49 @@ impl Owning for OurPort {
     }
 }
 
-/// A UMEM that is never given back.
-pub fn umem() -> &'static Umem {
+impl<O: Owning> Owning for Kept<O> {
+    #[inline]
+    fn fill(&mut self, n: u32) {
+        (**self).fill(n);
+    }
+
+    #[inline]
+    fn rx(&mut self, n: u32) -> u32 {
+        (**self).rx(n)
+    }
+
+    #[inline]
+    fn tx(&mut self, n: u32) {
+        (**self).tx(n);
+    }
+
+    #[inline]
+    fn completion(&mut self, n: u32) -> u32 {
+        (**self).completion(n)
+    }
+
+    #[inline]
+    fn forward(&mut self, n: u32) -> u32 {
+        (**self).forward(n)
+    }
+}
+
+/// A UMEM of [`CHUNKS`] chunks.
+pub fn umem() -> Umem {
     let layout = Layout::new(kernel::CHUNK as u32, CHUNKS).expect("a layout");
-    Box::leak(Box::new(Umem::new(layout, &RegionOptions::default()).expect("memory")))
+    Umem::new(layout, &RegionOptions::default()).expect("memory")
+}
+
+/// One that all bare rings are registered with, as nobody touches its chunks.
+pub fn shared_umem() -> &'static Umem {
+    static UMEM: OnceLock<Umem> = OnceLock::new();
+    UMEM.get_or_init(umem)
+}
+
+/// Our port over `rings`, with memory of its own.
+pub fn our_port(umem: Umem, rings: kernel::Rings) -> Kept<OurPort> {
+    // SAFETY: the halves and the pool stay in the port, whose operations move no frame out of it.
+    unsafe { Kept::new(umem, |umem| OurPort::new(umem, rings)) }
 }
 
 /// Rows of bare operations. `make` gives the near ends and the kernel behind them, with indices that begin where it is told;
@@ -458,8 +489,10 @@ fn owned_send<O: Owning + 'static>(mut port: O, mut kernel: Kernel, burst: u32, 
 }
 
 fn owned_forward<O: Owning + 'static>(mut port: O, mut kernel: Kernel, burst: u32) -> Rig {
-    port.fill(SECTION);
-    port.tx(SECTION);
+    for _ in 0..SECTION / burst {
+        port.fill(burst);
+        port.tx(burst);
+    }
     Box::new(move || {
         let (chunks, packets) = (received(kernel.take(Which::Fill)), kernel.take(Which::Tx));
         assert_eq!((chunks.len(), packets.len()), (SECTION as usize, SECTION as usize));

@@ -4,6 +4,7 @@
 use crate::kernel::{self, Kernel, LEN};
 use crate::rings::Owning;
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 use xdp::slab::{HeapSlab, Slab};
 use xdp::socket::XdpSocketBuilder;
 use xdp::umem::{FrameSize, UmemCfgBuilder};
@@ -29,9 +30,9 @@ pub fn open(burst: usize) -> Result<(Port, Kernel), Box<dyn core::error::Error>>
     let config =
         UmemCfgBuilder { frame_size: FrameSize::TwoK, frame_count: kernel::CHUNKS, ..Default::default() };
     let umem = Umem::map(config.build()?)?;
-    let before = descriptors();
+    let before = sockets();
     let mut socket = XdpSocketBuilder::new()?;
-    let fd = *descriptors().iter().find(|fd| !before.contains(fd)).ok_or("no descriptor was opened")?;
+    let fd = *sockets().iter().find(|fd| !before.contains(fd)).ok_or("no socket was opened")?;
     let (Rings { fill_ring, rx_ring, completion_ring, tx_ring }, _) = socket.build_rings(
         &umem,
         RingConfigBuilder {
@@ -56,10 +57,15 @@ pub fn open(burst: usize) -> Result<(Port, Kernel), Box<dyn core::error::Error>>
     Ok((port, Kernel::new(rings)))
 }
 
-/// The open descriptors of this process: the builder does not tell its own.
-fn descriptors() -> Vec<i32> {
+/// The open sockets of this process: the builder does not tell its own.
+fn sockets() -> Vec<i32> {
     let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    let is_socket =
+        |path: &Path| std::fs::read_link(path).is_ok_and(|to| to.to_string_lossy().starts_with("socket:"));
+    entries
+        .filter(|entry| is_socket(&entry.path()))
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
 }
 
 impl Owning for Port {

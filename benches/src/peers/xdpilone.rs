@@ -28,7 +28,7 @@ impl core::fmt::Debug for Queues {
 /// # Errors
 /// As the system calls.
 pub fn open(first: u32) -> Result<(Queues, Kernel), Errno> {
-    let region = crate::rings::umem().region();
+    let region = crate::rings::shared_umem().region();
     let area = NonNull::slice_from_raw_parts(region.base(), region.len());
     let config = UmemConfig {
         fill_size: kernel::RING,

@@ -273,6 +273,24 @@ mod tests {
     }
 
     #[test]
+    fn a_slice_is_written_as_far_as_there_is_room_from_any_start() {
+        for first in STARTS {
+            let (mut producer, mut consumer) = ring(8, first);
+            for (next, len) in (0..11).cycle().take(200).enumerate() {
+                let entries: Vec<u64> = (next as u64..).take(len).collect();
+                assert_eq!(producer.push_slice(&entries), len.min(8));
+                producer.commit();
+                let mut seen = Vec::new();
+                consumer.consume(u32::MAX, |entry| seen.push(entry));
+                assert_eq!(seen, entries[..len.min(8)]);
+            }
+            (0..3).for_each(|entry| producer.push(entry).unwrap());
+            assert_eq!(producer.push_slice(&[7; 8]), 5, "what is free, and no more");
+            assert_eq!((producer.push_slice(&[7; 8]), producer.push_slice(&[7])), (0, 0));
+        }
+    }
+
+    #[test]
     fn nothing_is_seen_before_it_is_committed() {
         let (mut producer, mut consumer) = ring(4, u32::MAX - 1);
         producer.push(1).unwrap();

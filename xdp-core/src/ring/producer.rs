@@ -169,6 +169,31 @@ impl<T: Entry, M: RingMemory> Producer<T, M> {
         Ok(())
     }
 
+    /// Writes as many of `entries` as there is room for where only we see them, in one or two copies. Returns how many.
+    #[inline]
+    pub fn push_slice(&mut self, entries: &[T]) -> usize {
+        if let [one] = entries {
+            return usize::from(self.push(*one).is_ok());
+        }
+        let wanted = entries.len() as u32;
+        let n = self.free(wanted).min(wanted) as usize;
+        if n == 0 {
+            return 0;
+        }
+        let index = (self.next & self.mask) as usize;
+        let (before, behind) = entries[..n].split_at(n.min(self.capacity() as usize - index));
+        // SAFETY: R1, the mask keeps the slot inside the ring, and before its end there is room for the first part.
+        let slot = unsafe { self.slots.add(index) };
+        // SAFETY: R2, so many slots from `next` on are ours; nobody has a slice of a ring's memory.
+        unsafe { slot.copy_from_nonoverlapping(NonNull::from(before).cast(), before.len()) };
+        if !behind.is_empty() {
+            // SAFETY: as above, for what lies at the ring's beginning.
+            unsafe { self.slots.copy_from_nonoverlapping(NonNull::from(behind).cast(), behind.len()) };
+        }
+        self.next = self.next.wrapping_add(n as u32);
+        n
+    }
+
     /// Writes up to `most` entries, as a burst.
     #[inline]
     pub fn writer(&mut self, most: u32) -> Writer<'_, T, M> {
