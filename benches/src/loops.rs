@@ -274,10 +274,8 @@ pub fn hand_off(other: &Other, burst: u32) -> Row {
             let (mut sent, mut received) = (0, 0);
             timed(|| {
                 while received < BURSTS * burst {
-                    if sent < BURSTS * burst && sent - received + burst <= 256 {
-                        let chunk = there
-                            .write_chunk_uninit(burst as usize)
-                            .expect("no more are on the way than it holds");
+                    let ready = sent < BURSTS * burst && pool.len() >= burst as usize;
+                    if let (true, Ok(chunk)) = (ready, there.write_chunk_uninit(burst as usize)) {
                         sent += chunk.fill_from_iter((0..burst).map_while(|_| pool.take())) as u32;
                     }
                     if let Ok(chunk) = from_there.read_chunk(from_there.slots()) {
