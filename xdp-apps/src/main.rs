@@ -1,5 +1,6 @@
 //! `xdp-apps`: one program, a command for each thing to do with packets.
 #![forbid(unsafe_code)]
+#![deny(clippy::print_stdout)] // it panics where the reader is gone: see cli::out
 #![allow(
     clippy::std_instead_of_core,
     clippy::std_instead_of_alloc,

@@ -225,6 +225,25 @@ fn without_privilege_it_says_what_is_missing_and_runs_in_memory() {
     }
 }
 
+#[test]
+fn a_reader_who_has_read_enough_is_no_error() {
+    let _alone = ALONE.lock();
+    let state = State::new("pipe");
+    for arguments in [
+        &["demo", "-q", "--count", "50", "--rate", "5000", "--mode", "skb"][..],
+        &["doctor", "--noise", "0"],
+        &["restore", "--yes"],
+        &["man"],
+    ] {
+        let mut child = state.demo(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take()); // before it has anything to say
+        let ran = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+        assert_eq!(ran.status.code(), Some(0), "{arguments:?}: {said}");
+        assert!(!said.contains("panicked"), "{arguments:?}: {said}");
+    }
+}
+
 /// Whether every folder above the binary lets anybody through, and the binary be run.
 fn readable_by_all(binary: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;

@@ -1,6 +1,6 @@
 //! Our ends of rings in memory of the caller's, for benchmarks that play the kernel the same way to us and to others.
 //!
-//! Everywhere else ends are made with their memory, as whoever holds a far end can forge a frame (DESIGN 2). Hence each
+//! Everywhere else ends are made with their memory, as whoever holds a far end can forge a frame (ARCHITECTURE, section 5). Hence each
 //! constructor here is unsafe.
 
 use crate::port::{RingReceiver, RingTransmitter};

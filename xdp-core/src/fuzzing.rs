@@ -1,6 +1,6 @@
 //! The far ends of rings, for fuzz targets that play a kernel which keeps to no contract.
 //!
-//! Everywhere else they are sealed, as whoever has one can forge a frame (DESIGN 2). The constructors here are unsafe for
+//! Everywhere else they are sealed, as whoever has one can forge a frame (ARCHITECTURE, section 5). The constructors here are unsafe for
 //! that reason; the simulated kernel in [`sim`](crate::sim) is the safe one, within its contract.
 
 use crate::port::{RingReceiver, RingTransmitter};

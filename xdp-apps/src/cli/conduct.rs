@@ -4,6 +4,7 @@
 use super::args::Run;
 use super::failure::{Code, Failure};
 use super::live::Live;
+use super::out;
 use super::plan::Plan;
 use super::restore;
 use crate::session::{self, Crank, Crew, End, Gauge, Interrupts, Ran, Seat, WorkerReport};
@@ -91,13 +92,12 @@ pub(crate) fn preface(plan: &Plan, run: &Run) -> Result<(), Failure> {
 }
 
 /// Prints the plan, for `--dry-run`.
-pub(crate) fn show(plan: &Plan, run: &Run) {
+pub(crate) fn show(plan: &Plan, run: &Run) -> Result<(), Failure> {
     if run.json {
-        println!("{:#}", plan.to_json());
-    } else {
-        print!("{plan}");
-        plan.notes().iter().for_each(|note| println!("note: {note}"));
+        return out::print(format!("{:#}", plan.to_json()));
     }
+    let notes: String = plan.notes().iter().map(|note| format!("note: {note}\n")).collect();
+    out::print(format!("{plan}{notes}"))
 }
 
 /// Runs a command's stages: memory, sockets, workers on their cores, until each is done; then everything in reverse.

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::failure::{Code, Failure};
+use super::out;
 use clap::Args;
 use serde::Serialize;
 use xdp_core::netdev::genl::NapiSettings;
@@ -101,19 +102,19 @@ pub(crate) fn run(args: &ContractArgs) -> Result<Code, Failure> {
     }
     if args.json {
         let text = serde_json::to_string_pretty(&ContractRow::of(&contract));
-        println!("{}", text.map_err(|error| Failure::new(Code::Runtime, format!("write JSON: {error}")))?);
+        out::print(text.map_err(|error| Failure::new(Code::Runtime, format!("write JSON: {error}")))?)?;
         return Ok(Code::Done);
     }
-    print!("{contract}");
     // everything that can be asked for at once, to say what would be left out
     let all = XskConfig {
         busy_poll: Some(BusyPoll { budget: 64, time_us: 20, prefer: true }),
         ..XskConfig::default()
     };
-    match all.under(&contract) {
-        Ok((_, notes)) => notes.iter().for_each(|note| println!("note: {note}")),
-        Err(error) => println!("note: {error}"),
-    }
+    let notes: String = match all.under(&contract) {
+        Ok((_, notes)) => notes.iter().map(|note| format!("note: {note}\n")).collect(),
+        Err(error) => format!("note: {error}"),
+    };
+    out::print(format!("{contract}{notes}"))?;
     Ok(Code::Done)
 }
 

@@ -2,12 +2,13 @@
 #![forbid(unsafe_code)]
 
 use super::failure::{Code, Failure};
-use super::restore;
+use super::{out, restore};
 use crate::session::{
     self, Crank, Crew, Gauge, Interrupts, Place, Ran, Seat, Setup, WorkerReport, XskWorker,
 };
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::fmt::Write;
 use std::net::SocketAddrV4;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -98,9 +99,9 @@ pub(crate) fn run(args: &Demo) -> Result<Code, Failure> {
     };
     lab.bar.finish_and_clear();
     if args.json {
-        println!("{}", document.to_json());
+        out::print(document.to_json())?;
     } else {
-        print(&document, &sights);
+        out::print(text(&document, &sights))?;
     }
     if interrupts.came() {
         return Ok(Code::Interrupted);
@@ -463,9 +464,11 @@ fn worker_row(report: &WorkerReport) -> WorkerRow {
     report.ports.iter().fold(row, |row, port| row.socket(&port.statistics))
 }
 
-fn print(document: &Document, sights: &Sights) {
+fn text(document: &Document, sights: &Sights) -> String {
+    let mut text = String::new();
     let host = &document.host;
-    println!(
+    let _ = writeln!(
+        text,
         "host     {}; Linux {}, {} core(s), TSC {}",
         host.cpu,
         host.kernel,
@@ -476,7 +479,7 @@ fn print(document: &Document, sights: &Sights) {
         Some(core) => format!("{} on core {core}", place.what),
         None => place.what.clone(),
     });
-    println!("placed   {}\n", places.collect::<Vec<_>>().join("; "));
+    let _ = writeln!(text, "placed   {}\n", places.collect::<Vec<_>>().join("; "));
 
     let mut granted = Table::new([
         "path",
@@ -508,11 +511,11 @@ fn print(document: &Document, sights: &Sights) {
             ]);
         }
     }
-    println!("granted (rings: fill/rx/tx/completion)\n{granted}");
+    let _ = writeln!(text, "granted (rings: fill/rx/tx/completion)\n{granted}");
     let why =
         document.rows.iter().find_map(|row| row.granted.as_ref().and_then(|got| got.busy_poll.why.as_ref()));
     if let Some(why) = why {
-        println!("busy poll: {why}\n");
+        let _ = writeln!(text, "busy poll: {why}\n");
     }
 
     let mut table = Table::new([
@@ -583,12 +586,13 @@ fn print(document: &Document, sights: &Sights) {
             dash(),
         ]);
     }
-    println!("round trips, in microseconds from when each packet was to be sent\n{table}");
+    let _ = writeln!(text, "round trips, in microseconds from when each packet was to be sent\n{table}");
 
     let held_up = |row: &&Row| row.ping.as_ref().is_some_and(|ping| ping.late * 20 > row.sent);
     if let Some(row) = document.rows.iter().find(held_up) {
         let from_sent = row.ping.as_ref().and_then(|ping| ping.rtt_from_sent_us);
-        println!(
+        let _ = writeln!(
+            text,
             "this machine is busy: the pinger was kept from its core and sent late. From when it really sent, {} {} has p50 {}\n",
             row.path,
             mode_of(row),
@@ -596,16 +600,18 @@ fn print(document: &Document, sights: &Sights) {
         );
     }
 
-    println!("how they spread (each line from its shortest to its longest, logarithmic)");
+    let _ = writeln!(text, "how they spread (each line from its shortest to its longest, logarithmic)");
     for (row, seen) in document.rows.iter().zip(sights) {
-        println!("  {:6} {:7} {}", row.path, mode_of(row), seen.rtt.sparkline(60));
+        let _ = writeln!(text, "  {:6} {:7} {}", row.path, mode_of(row), seen.rtt.sparkline(60));
     }
     if document.baseline.is_some() {
-        println!(
+        let _ = writeln!(
+            text,
             "\nOn veth the far side's receive runs inside the sender's system call, and the kernel's ping never leaves one core:\n\
              read these as what the machinery costs, not as what a NIC would show."
         );
     }
+    text
 }
 
 fn invariance(host: &Host) -> &'static str {

@@ -7,6 +7,7 @@
 
 use super::contract::{ContractRow, open_namespace};
 use super::failure::{Code, Failure};
+use super::out;
 use super::units;
 use clap::Args;
 use serde::Serialize;
@@ -96,9 +97,9 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<Code, Failure> {
     let failed = report.worst(args.strict) == Verdict::Fail;
     if args.json {
         let text = serde_json::to_string_pretty(&report);
-        println!("{}", text.map_err(|error| Failure::new(Code::Runtime, format!("write JSON: {error}")))?);
+        out::print(text.map_err(|error| Failure::new(Code::Runtime, format!("write JSON: {error}")))?)?;
     } else {
-        print!("{report}");
+        out::print(&report)?;
     }
     Ok(if failed { Code::Environment } else { Code::Done })
 }

@@ -13,7 +13,7 @@ pub(crate) fn run(args: &Drop) -> Result<Code, Failure> {
     let wish = Wish { command: "drop", rules: Some(Rules::all()), ports: 1, packet_size: None };
     let plan = Plan::new(&wish, &args.device, &args.run)?;
     if args.run.dry_run {
-        conduct::show(&plan, &args.run);
+        conduct::show(&plan, &args.run)?;
         return Ok(Code::Done);
     }
     conduct::preface(&plan, &args.run)?;
@@ -27,6 +27,6 @@ pub(crate) fn run(args: &Drop) -> Result<Code, Failure> {
     for (extras, counts) in outcome.extras.iter_mut().zip(&outcome.stages) {
         extras.push(("bytes", counts.bytes));
     }
-    report::print(&plan, &args.run, &outcome);
+    report::print(&plan, &args.run, &outcome)?;
     outcome.code(false)
 }

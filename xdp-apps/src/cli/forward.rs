@@ -13,7 +13,7 @@ pub(crate) fn run(args: &Forward) -> Result<Code, Failure> {
     let wish = Wish { command: "forward", rules: Some(Rules::all()), ports: 2, packet_size: None };
     let plan = Plan::new(&wish, &args.device, &args.run)?;
     if args.run.dry_run {
-        conduct::show(&plan, &args.run);
+        conduct::show(&plan, &args.run)?;
         return Ok(Code::Done);
     }
     conduct::preface(&plan, &args.run)?;
@@ -35,6 +35,6 @@ pub(crate) fn run(args: &Forward) -> Result<Code, Failure> {
         extras.push(("checksums_finished", counts.checksums_finished));
         extras.push(("too_short", counts.too_short));
     }
-    report::print(&plan, &args.run, &outcome);
+    report::print(&plan, &args.run, &outcome)?;
     outcome.code(false)
 }

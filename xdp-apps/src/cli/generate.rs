@@ -30,7 +30,7 @@ pub(crate) fn run(args: &Generate) -> Result<Code, Failure> {
     });
     let options = options.collect::<Result<Vec<_>, Failure>>()?;
     if args.run.dry_run {
-        conduct::show(&plan, &args.run);
+        conduct::show(&plan, &args.run)?;
         return Ok(Code::Done);
     }
     conduct::preface(&plan, &args.run)?;
@@ -54,6 +54,6 @@ pub(crate) fn run(args: &Generate) -> Result<Code, Failure> {
     };
     let outcome = conduct::run::<_, _, _, _, _, 1>(&plan, &args.run, app, None)?;
     let sent = outcome.stages.iter().sum::<u64>();
-    report::print(&plan, &args.run, &outcome);
+    report::print(&plan, &args.run, &outcome)?;
     outcome.code(plan.limits.count.is_some_and(|count| sent < count && plan.limits.duration.is_none()))
 }

@@ -12,6 +12,7 @@ pub(crate) mod failure;
 pub(crate) mod forward;
 pub(crate) mod generate;
 mod live;
+mod out;
 mod packet;
 pub(crate) mod ping;
 mod plan;

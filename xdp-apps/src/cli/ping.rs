@@ -35,7 +35,7 @@ pub(crate) fn run(args: &Ping) -> Result<Code, Failure> {
     }
     let options = options(args, &plan, src_port)?;
     if args.run.dry_run {
-        conduct::show(&plan, &args.run);
+        conduct::show(&plan, &args.run)?;
         return Ok(Code::Done);
     }
     conduct::preface(&plan, &args.run)?;
@@ -78,7 +78,7 @@ pub(crate) fn run(args: &Ping) -> Result<Code, Failure> {
         outcome.rows[i] = row;
         lost += counts.lost;
     }
-    report::print(&plan, &args.run, &outcome);
+    report::print(&plan, &args.run, &outcome)?;
     outcome.code(lost > 0)
 }
 

@@ -13,7 +13,7 @@ pub(crate) fn run(args: &Reflect) -> Result<Code, Failure> {
     let wish = Wish { command: "reflect", rules: Some(Rules::all()), ports: 1, packet_size: None };
     let plan = Plan::new(&wish, &args.device, &args.run)?;
     if args.run.dry_run {
-        conduct::show(&plan, &args.run);
+        conduct::show(&plan, &args.run)?;
         return Ok(Code::Done);
     }
     conduct::preface(&plan, &args.run)?;
@@ -26,6 +26,6 @@ pub(crate) fn run(args: &Reflect) -> Result<Code, Failure> {
         progress: Progress::Received,
     };
     let outcome = conduct::run::<_, _, _, _, _, 1>(&plan, &args.run, app, None)?;
-    report::print(&plan, &args.run, &outcome);
+    report::print(&plan, &args.run, &outcome)?;
     outcome.code(false)
 }

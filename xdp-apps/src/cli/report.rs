@@ -3,20 +3,20 @@
 
 use super::args::Run;
 use super::conduct::Outcome;
+use super::failure::Failure;
+use super::out;
 use super::plan::Plan;
 use super::units::thousands;
 use crate::session::{PortReport, WorkerReport};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::{Write as _, stdout};
 use xdp_apps::results::{Document, Host, Row, RttUs};
 use xdp_core::{Clock, Counters, State};
 
-/// Prints it: a document with `--json`, else text. Whoever closes stdout has read enough.
-pub(crate) fn print<T>(plan: &Plan, run: &Run, outcome: &Outcome<T>) {
-    let text = if run.json { json(outcome) } else { text(plan, run, outcome) };
-    let _ = writeln!(stdout(), "{}", text.trim_end());
+/// Prints it: a document with `--json`, else text.
+pub(crate) fn print<T>(plan: &Plan, run: &Run, outcome: &Outcome<T>) -> Result<(), Failure> {
+    out::print(if run.json { json(outcome) } else { text(plan, run, outcome) })
 }
 
 /// A document whose rows have a command's own counts beside the words of all.

@@ -3,6 +3,7 @@
 
 use super::args::Restore;
 use super::failure::{Code, Failure};
+use super::out;
 use std::io::{IsTerminal, stdin};
 use xdp_core::netdev::journal::Journal;
 
@@ -10,29 +11,30 @@ use xdp_core::netdev::journal::Journal;
 pub(crate) fn run(args: &Restore) -> Result<Code, Failure> {
     let leftovers = Journal::leftovers()?;
     if leftovers.is_empty() {
-        println!("nothing to restore: no killed run left anything changed");
+        out::print("nothing to restore: no killed run left anything changed")?;
         return Ok(Code::Done);
     }
     for leftover in &leftovers {
-        println!("process {}:", leftover.pid());
-        leftover.steps().for_each(|step| println!("  to undo: {step}"));
+        let steps: String = leftover.steps().map(|step| format!("\n  to undo: {step}")).collect();
+        out::print(format!("process {}:{steps}", leftover.pid()))?;
     }
     if args.dry_run {
         return Ok(Code::Done);
     }
     if !args.yes && !agreed()? {
-        println!("nothing was changed");
+        out::print("nothing was changed")?;
         return Ok(Code::Incomplete);
     }
-    let mut complete = true;
+    let (mut complete, mut told) = (true, Ok(()));
     for leftover in leftovers {
-        println!("process {}:", leftover.pid());
+        let pid = leftover.pid();
         let report = leftover.restore();
-        report.to_string().lines().for_each(|line| println!("  {line}"));
         complete &= report.is_complete();
+        let lines: String = report.to_string().lines().map(|line| format!("\n  {line}")).collect();
+        told = told.and(out::print(format!("process {pid}:{lines}"))); // what cannot be told is put back all the same
     }
     if complete {
-        return Ok(Code::Done);
+        return told.map(|()| Code::Done);
     }
     Err(Failure::new(
         Code::Incomplete,

@@ -3,14 +3,15 @@
 
 use super::args::{Cli, Completions, Man};
 use super::failure::{Code, Failure};
+use super::out;
 use clap::CommandFactory;
-use std::io::{ErrorKind, Write, stdout};
 
 /// Prints a shell's completions.
 pub(crate) fn completions(args: &Completions) -> Result<Code, Failure> {
     let mut text = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "xdp-apps", &mut text);
-    print(&text)
+    out::print(String::from_utf8_lossy(&text))?;
+    Ok(Code::Done)
 }
 
 /// Prints a manual page.
@@ -30,15 +31,6 @@ pub(crate) fn man(args: &Man) -> Result<Code, Failure> {
     let mut text = Vec::new();
     let rendered = clap_mangen::Man::new(page).render(&mut text);
     rendered.map_err(|error| Failure::new(Code::Runtime, format!("write the page: {error}")))?;
-    print(&text)
-}
-
-/// To stdout; whoever closes it has read enough.
-fn print(text: &[u8]) -> Result<Code, Failure> {
-    match stdout().write_all(text) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(Failure::new(Code::Runtime, format!("write to stdout: {error}")))
-        }
-        _ => Ok(Code::Done),
-    }
+    out::print(String::from_utf8_lossy(&text))?;
+    Ok(Code::Done)
 }

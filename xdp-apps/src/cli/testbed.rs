@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::failure::{Code, Failure};
+use super::out;
 use clap::{Args, Subcommand, ValueEnum};
 use core::time::Duration;
 use std::io::{self, Write};
@@ -369,9 +370,9 @@ pub(crate) fn ping(args: &PingDemo) -> Result<Code, Failure> {
     let ping = args.ping();
     let report = ping.run().map_err(|why| Failure::new(Code::Runtime, why))?;
     if args.json {
-        println!("{:#}", report.to_json(ping.mode));
+        out::print(format!("{:#}", report.to_json(ping.mode)))?;
     } else {
-        println!("{report}");
+        out::print(&report)?;
     }
     Ok(if report.is_complete() { Code::Done } else { Code::Incomplete })
 }
