@@ -38,10 +38,13 @@ pub struct Registration<'u> {
     umem: &'u Umem,
     /// What the program redirects, and where it runs; `None` for sockets that only send.
     program: Option<(Mode, Rules)>,
-    queues: u32,
     /// Kept by the sockets: with the last of them on an interface, its program goes.
     attachments: Vec<(Key, Weak<Attachment>)>,
 }
+
+/// Entries of each program's map: 8 bytes each, and more than any card has queues, so that whichever is bound first does not
+/// decide which others can be.
+const QUEUES: u32 = 4096;
 
 /// An interface anywhere: the cookie of its network namespace, and its index there.
 type Key = (u64, u32);
@@ -49,7 +52,7 @@ type Key = (u64, u32);
 impl<'u> Registration<'u> {
     /// Sockets of `umem`, fed every packet by a program in native mode.
     pub fn new(umem: &'u Umem) -> Self {
-        Self { umem, program: Some((Mode::Native, Rules::all())), queues: 64, attachments: Vec::new() }
+        Self { umem, program: Some((Mode::Native, Rules::all())), attachments: Vec::new() }
     }
 
     /// Runs the program in this mode: always said, never left to the kernel.
@@ -93,7 +96,7 @@ impl<'u> Registration<'u> {
                     None => {
                         let options = AttachOptions {
                             interface: interface.to_string(),
-                            queues: self.queues,
+                            queues: QUEUES,
                             frags: config.multi_buffer,
                             ..AttachOptions::default()
                         };
